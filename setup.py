@@ -1,0 +1,56 @@
+"""Picks the OS core and compiles it, with the rest, against one contract (tuntap/_os/native.pxd)."""
+
+import os
+import sys
+
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+
+CORES = {"linux": "linux"}
+core = next((file for prefix, file in CORES.items() if sys.platform.startswith(prefix)), "none")
+
+# TUNTAP_DEBUG=1 checks bounds and keeps symbols; TUNTAP_SANITIZE=address,undefined adds sanitizers.
+debug = os.environ.get("TUNTAP_DEBUG") == "1"
+sanitize = os.environ.get("TUNTAP_SANITIZE", "")
+flags = ["-O1", "-g"] if debug else ["-O3", "-g0"]
+if sanitize:
+    flags += [f"-fsanitize={sanitize}", "-fno-omit-frame-pointer", "-fno-sanitize-recover=undefined"]
+if sys.platform == "win32":
+    flags = []
+
+SOURCES = {
+    "tuntap._core": "tuntap/_core.pyx",
+    "tuntap._kernels.checksum": "tuntap/_kernels/checksum.pyx",
+    "tuntap._os.native": f"tuntap/_os/{core}.pyx",
+}
+if debug:
+    SOURCES["tests.kernels._harness"] = "tests/kernels/_harness.pyx"
+
+extensions = [
+    Extension(
+        name,
+        [source],
+        define_macros=[("_GNU_SOURCE", "1")],
+        extra_compile_args=flags,
+        extra_link_args=[f"-fsanitize={sanitize}"] if sanitize else [],
+    )
+    for name, source in SOURCES.items()
+]
+
+setup(
+    ext_modules=cythonize(
+        extensions,
+        build_dir="build/cython",
+        force=debug,
+        compiler_directives={
+            "language_level": 3,
+            "embedsignature": True,
+            "embedsignature.format": "python",
+            "freethreading_compatible": True,
+            "boundscheck": debug,
+            "wraparound": False,
+            "initializedcheck": debug,
+            "cdivision": True,
+        },
+    ),
+)

@@ -1,0 +1,85 @@
+"""The suite runs in a network of its own: nothing it does touches the machine's interfaces."""
+
+import contextlib
+import os
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+# numpy's BLAS threads would keep an ordinary user from entering a user namespace.
+os.environ["OPENBLAS_NUM_THREADS"] = "1"
+
+import pytest
+
+import tuntap
+from tuntap import testing
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--require-root", action="store_true", help="a test that is skipped is a failure (CI)"
+    )
+
+
+@pytest.fixture(scope="session")
+def _private_network():
+    """Enter the network once; the reason if it cannot be had."""
+    reason = None
+    try:
+        testing.private_network()
+        tuntap.Tun().close()
+    except tuntap.TunTapError as error:
+        reason = f"no real device can be opened here: {error}"
+    return reason
+
+
+@pytest.fixture
+def net(_private_network):
+    """For tests that open real devices; afterwards there is no interface left."""
+    if _private_network:
+        pytest.skip(_private_network)
+    yield
+    left = tuntap.interfaces()
+    for name in left:
+        with contextlib.suppress(tuntap.TunTapError):
+            tuntap.delete(name)
+    assert not left, f"the test left interfaces behind: {left}"
+
+
+@pytest.fixture
+def other_netns(net):
+    """Path of another network namespace, alive during the test."""
+    process = subprocess.Popen(["unshare", "--net", "sleep", "600"])
+    path = f"/proc/{process.pid}/ns/net"
+    own = os.readlink("/proc/self/ns/net")
+    deadline = time.monotonic() + 5
+    while os.readlink(path) == own and time.monotonic() < deadline:
+        time.sleep(0.005)
+    yield path
+    process.kill()
+    process.wait()
+
+
+@pytest.fixture(autouse=True)
+def no_leaks():
+    """No test leaves descriptors or threads behind."""
+    import gc
+
+    gc.collect()
+    before = len(os.listdir("/proc/self/fd")) if Path("/proc/self/fd").exists() else 0
+    threads = threading.active_count()
+    yield
+    gc.collect()
+    if before:
+        assert len(os.listdir("/proc/self/fd")) <= before, "the test left descriptors open"
+    assert threading.active_count() <= threads, "the test left threads running"
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item, call):
+    outcome = yield
+    report = outcome.get_result()
+    if report.skipped and item.config.getoption("--require-root"):
+        report.outcome = "failed"
+        report.longrepr = f"skipped, which --require-root forbids: {report.longrepr}"

@@ -1,0 +1,46 @@
+"""TUN and TAP interfaces, with packets in batches of numpy arrays."""
+
+from importlib.metadata import PackageNotFoundError, version
+
+from tuntap import offload
+from tuntap._batch import PacketBatch
+from tuntap._config import Statistics
+from tuntap._core import delete, features, interfaces
+from tuntap._device import Device, Tap, Tun
+from tuntap._errors import (
+    ClosedError,
+    DeviceBusyError,
+    DeviceGoneError,
+    InterruptError,
+    LinkDownError,
+    PacketError,
+    PrivilegeError,
+    TunTapError,
+    UnsupportedError,
+)
+
+try:
+    __version__ = version("tuntap")
+except PackageNotFoundError:  # imported from a source tree that is not installed
+    __version__ = "0"
+
+__all__ = [
+    "ClosedError",
+    "Device",
+    "DeviceBusyError",
+    "DeviceGoneError",
+    "InterruptError",
+    "LinkDownError",
+    "PacketBatch",
+    "PacketError",
+    "PrivilegeError",
+    "Statistics",
+    "Tap",
+    "Tun",
+    "TunTapError",
+    "UnsupportedError",
+    "delete",
+    "features",
+    "interfaces",
+    "offload",
+]

@@ -1,0 +1,118 @@
+"""PacketBatch: preallocated slots, seen as numpy arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tuntap import _core
+from tuntap._config import parse_integer
+
+
+class PacketBatch(_core.Slots):
+    """Slots for packets, allocated once and used for every receive and send.
+
+    Parameters
+    ----------
+    capacity : int
+        Number of slots, at least 1.
+    slot_size : int
+        Bytes of the largest packet a slot holds.
+    headroom : int, optional
+        Bytes of free space in front of each packet, so that a tunnel can put its header there
+        without moving the packet.
+
+    Attributes
+    ----------
+    data : ndarray of uint8, shape (capacity, slot_size)
+        Packet i is ``data[i, :lengths[i]]``.  After a receive the slots behind the last packet
+        hold nothing of meaning.
+    lengths : ndarray of int32, shape (capacity,)
+        Bytes of each packet.
+    buffer : ndarray of uint8, shape (capacity, headroom + slot_size)
+        The same memory with the headroom in front of each packet.
+    """
+
+    data: npt.NDArray[np.uint8]
+    lengths: npt.NDArray[np.int32]
+    buffer: npt.NDArray[np.uint8]
+
+    def __new__(cls, capacity: int, slot_size: int, headroom: int = 0) -> PacketBatch:
+        capacity = parse_integer(capacity, "capacity", 1, 2**31 - 1)
+        slot_size = parse_integer(slot_size, "slot_size", 1, 2**30 - 1)
+        headroom = parse_integer(headroom, "headroom", 0, 2**30 - 1)
+        stride = headroom + slot_size
+        # One byte behind the last slot lets the core see a packet that does not fit it.
+        memory = np.empty(capacity * stride + 1, np.uint8)
+        return cls._make(memory, np.zeros(capacity, np.int32), slot_size, headroom)
+
+    @classmethod
+    def wrap(cls, data: Any, lengths: Any, headroom: int = 0) -> PacketBatch:
+        """Use the caller's own arrays as slots, without a copy.
+
+        Parameters
+        ----------
+        data : buffer of uint8, shape (capacity, headroom + slot_size)
+            Writable and C-contiguous: a numpy array, a memoryview, shared memory.
+        lengths : buffer of int32, shape (capacity,)
+            Writable and C-contiguous.
+        headroom : int, optional
+            How many of the first bytes of each row are left free.
+
+        Returns
+        -------
+        PacketBatch
+            Its `count` is `capacity`, so that it can be sent as it is; a receive sets it anew.
+        """
+        try:
+            shape = memoryview(data).shape
+        except (TypeError, ValueError, BufferError):
+            raise TypeError(f"data must be an array of uint8, not {type(data).__name__}") from None
+        if shape is None or len(shape) != 2:
+            raise ValueError(f"data must have 2 dimensions (capacity, slot size), not shape {shape}")
+        headroom = parse_integer(headroom, "headroom", 0, max(shape[1] - 1, 0))
+        batch = cls._make(data, lengths, shape[1] - headroom, headroom)
+        if batch.capacity != shape[0]:
+            raise ValueError(f"data has {shape[0]} slots, but there are {batch.capacity} lengths")
+        batch.count = batch.capacity
+        return batch
+
+    @classmethod
+    def _make(cls, memory: Any, lengths: Any, slot_size: int, headroom: int) -> PacketBatch:
+        batch = super().__new__(cls, memory, lengths, slot_size, headroom)
+        stride = headroom + slot_size
+        flat = np.asarray(memory).reshape(-1)
+        batch.buffer = flat[: batch.capacity * stride].reshape(batch.capacity, stride)
+        batch.data = batch.buffer[:, headroom:]
+        batch.lengths = np.asarray(lengths)
+        return batch
+
+    def __getitem__(self, index: int) -> npt.NDArray[np.uint8]:
+        """Packet `index` as a view of its slot."""
+        try:
+            position = range(self.count)[index]
+        except IndexError:
+            raise IndexError(f"packet {index} of a batch that holds {self.count}") from None
+        if not isinstance(position, int):
+            raise TypeError("a batch is indexed by one integer; slice batch.data and batch.lengths")
+        return self.data[position, : max(self.lengths[position], 0)]
+
+    def __iter__(self) -> Iterator[npt.NDArray[np.uint8]]:
+        """The packets as views, in order."""
+        return (self[i] for i in range(self.count))
+
+    def with_headroom(self, index: int, size: int) -> npt.NDArray[np.uint8]:
+        """Packet `index` together with the last `size` bytes of the headroom in front of it."""
+        size = parse_integer(size, "size", 0, self.headroom)
+        start = self.headroom - size
+        position = range(self.count)[index]
+        return self.buffer[position, start : self.headroom + max(self.lengths[position], 0)]
+
+    def __repr__(self) -> str:
+        return (
+            f"<PacketBatch of {self.count}/{self.capacity} packets, slots of {self.slot_size} bytes"
+            + (f" after {self.headroom}>" if self.headroom else ">")
+        )

@@ -1,0 +1,281 @@
+"""Turns what people write into validated settings, before any system call is made."""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import operator
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import NamedTuple, Union
+
+from tuntap import _core
+from tuntap._errors import TunTapError
+
+TUN_MTU_MAX = 65535
+TAP_MTU_MAX = 65521  # 65535 less the Ethernet header
+IPV6_MTU_MIN = 1280  # RFC 8200, section 5
+
+
+class Statistics(NamedTuple):
+    """Counters of an interface, seen from the interface as ``ip -s link`` shows them.
+
+    What this program sends into the device the interface *receives* (rx); what the kernel routes
+    to the interface, and this program receives, it *transmits* (tx).
+    """
+
+    rx_packets: int
+    tx_packets: int
+    rx_bytes: int
+    tx_bytes: int
+    rx_errors: int
+    tx_errors: int
+    rx_dropped: int
+    tx_dropped: int
+
+
+class IPv4Interface(ipaddress.IPv4Interface):
+    """An IPv4 address with its prefix, and the other end of a point-to-point link if there is one."""
+
+    peer: ipaddress.IPv4Address | None = None
+
+
+class IPv6Interface(ipaddress.IPv6Interface):
+    """An IPv6 address with its prefix, and the other end of a point-to-point link if there is one."""
+
+    peer: ipaddress.IPv6Address | None = None
+
+
+Interface = Union[IPv4Interface, IPv6Interface]
+AddressLike = Union[
+    str,
+    ipaddress.IPv4Interface,
+    ipaddress.IPv6Interface,
+    ipaddress.IPv4Address,
+    ipaddress.IPv6Address,
+    "tuple[AddressLike, str | ipaddress.IPv4Address | ipaddress.IPv6Address]",
+]
+
+
+def make_interface(ip: bytes, prefix: int, peer: bytes | None = None) -> Interface:
+    """An address as the kernel gave it."""
+    kind = IPv4Interface if len(ip) == 4 else IPv6Interface
+    made = kind((ip, prefix))
+    if peer is not None:
+        made.peer = ipaddress.ip_address(peer)  # type: ignore[assignment]
+    return made
+
+
+def parse_address(value: AddressLike) -> Interface:
+    """One interface address.
+
+    Parameters
+    ----------
+    value : str, ipaddress object, or tuple
+        ``"10.0.0.1/24"``, ``"10.0.0.1/255.255.255.0"``, ``"fd00::1/64"``; point to point
+        ``"10.0.0.1 peer 10.0.0.2/32"`` or ``("10.0.0.1", "10.0.0.2")``.  Without a prefix it is
+        a host address (/32, /128).
+    """
+    peer: object = getattr(value, "peer", None)
+    if isinstance(value, tuple):
+        if len(value) != 2:
+            raise ValueError(f"a point-to-point address is (address, peer), not {value!r}")
+        value, peer = value
+    elif isinstance(value, str) and " peer " in value:
+        value, _, peer = value.partition(" peer ")
+    allowed = (
+        str,
+        ipaddress.IPv4Interface,
+        ipaddress.IPv6Interface,
+        ipaddress.IPv4Address,
+        ipaddress.IPv6Address,
+    )
+    if not isinstance(value, allowed):
+        raise TypeError(
+            f"an address is a str such as '10.0.0.1/24' or an ipaddress interface, not {value!r}"
+        )
+    parsed = _ip_interface(value)
+    made = make_interface(parsed.ip.packed, parsed.network.prefixlen)
+    _refuse_unusable(made, has_peer=peer is not None)
+    if peer is not None:
+        _set_peer(made, peer, value)
+    return made
+
+
+def _ip_interface(value: object) -> ipaddress.IPv4Interface | ipaddress.IPv6Interface:
+    try:
+        parsed = ipaddress.ip_interface(value)  # type: ignore[arg-type]
+    except ValueError as error:
+        raise ValueError(f"{value!r} is no address such as '10.0.0.1/24': {error}") from None
+    if isinstance(parsed, ipaddress.IPv6Interface) and parsed.scope_id:
+        raise ValueError(f"{value!r}: leave out the zone, the address belongs to this interface")
+    return parsed
+
+
+def _refuse_unusable(address: Interface, *, has_peer: bool) -> None:
+    ip, network = address.ip, address.network
+    if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:
+        raise ValueError(f"{address} is an IPv4-mapped address: write {ip.ipv4_mapped} as IPv4")
+    if ip.is_unspecified or ip.is_multicast or int(ip) == 2**32 - 1 and ip.version == 4:
+        raise ValueError(f"{address} cannot be the address of an interface")
+    host_bits = ip.max_prefixlen - network.prefixlen
+    if host_bits < 2 or has_peer:
+        return
+    if ip == network.network_address:
+        raise ValueError(
+            f"{address} is the address of the network, not of a host in it: write for example "
+            f"{network.network_address + 1}/{network.prefixlen}"
+        )
+    if ip.version == 4 and ip == network.broadcast_address:
+        raise ValueError(f"{address} is the broadcast address of its network")
+
+
+def _set_peer(address: Interface, peer: object, value: object) -> None:
+    parsed = _ip_interface(peer)
+    if parsed.version != address.version:
+        raise ValueError(f"{value!r} and its peer {peer!r} are of different families")
+    if isinstance(peer, str) and "/" in peer:
+        prefix = parsed.network.prefixlen
+        if isinstance(value, str) and "/" in value and prefix != address.network.prefixlen:
+            raise ValueError(f"{value!r} and its peer {peer!r} name different prefixes")
+        address.__init__((address.ip.packed, prefix))  # type: ignore[misc]
+    address.peer = parsed.ip  # type: ignore[assignment]
+
+
+def same_address(one: Interface, other: Interface) -> bool:
+    return one == other and one.peer == other.peer
+
+
+def parse_addresses(values: Iterable[AddressLike], mtu: int | None) -> list[Interface]:
+    """Several addresses, each once."""
+    if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
+        raise TypeError(f"addresses is a list such as ['10.0.0.1/24'], not {values!r}")
+    parsed: list[Interface] = []
+    for value in values:
+        address = parse_address(value)
+        if any(address.ip == other.ip for other in parsed):
+            raise ValueError(f"address {address.ip} is given twice")
+        parsed.append(address)
+    if mtu is not None:
+        check_ipv6_mtu(parsed, mtu)
+    return parsed
+
+
+def check_ipv6_mtu(addresses: Iterable[Interface], mtu: int) -> None:
+    ipv6 = next((a for a in addresses if a.version == 6), None)
+    if ipv6 is not None and mtu < IPV6_MTU_MIN:
+        raise ValueError(f"IPv6 ({ipv6}) needs an MTU of at least {IPV6_MTU_MIN}, not {mtu}")
+
+
+def parse_name(name: object) -> str:
+    """An interface name, or a pattern such as ``"tun%d"`` that the kernel completes."""
+    if not isinstance(name, str):
+        raise TypeError(f"name must be a str, not {type(name).__name__}")
+    if not 1 <= len(name) <= _core.NAME_MAX:
+        raise ValueError(f"an interface name has 1 to {_core.NAME_MAX} characters, not {name!r}")
+    if not name.isascii() or any(c in "/:" or c <= " " or c == "\x7f" for c in name):
+        raise ValueError(f"an interface name has no spaces, '/', ':' or non-ASCII: {name!r}")
+    if name in (".", ".."):
+        raise ValueError(f"{name!r} is no interface name")
+    if "%" in name and (name.count("%") > 1 or "%d" not in name):
+        raise ValueError(f"a name pattern has one %d: {name!r}")
+    return name
+
+
+def parse_integer(value: object, what: str, low: int, high: int) -> int:
+    if isinstance(value, bool):
+        raise TypeError(f"{what} must be an integer, not bool")
+    try:
+        number = operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        raise TypeError(f"{what} must be an integer, not {type(value).__name__}") from None
+    if not low <= number <= high:
+        raise ValueError(f"{what} must be {low} to {high}, not {number}")
+    return number
+
+
+def parse_mac(mac: str | bytes) -> bytes:
+    """A unicast MAC address, ``"02:00:00:00:00:01"`` or 6 bytes."""
+    if isinstance(mac, str):
+        parts = mac.replace("-", ":").split(":")
+        try:
+            if len(parts) != 6 or any(len(part) != 2 for part in parts):
+                raise ValueError
+            packed = bytes(int(part, 16) for part in parts)
+        except ValueError:
+            raise ValueError(f"a MAC address looks like '02:00:00:00:00:01', not {mac!r}") from None
+    elif isinstance(mac, (bytes, bytearray)):
+        packed = bytes(mac)
+    else:
+        raise TypeError(f"a MAC address is a str or 6 bytes, not {type(mac).__name__}")
+    if len(packed) != 6:
+        raise ValueError(f"a MAC address has 6 bytes, not {len(packed)}")
+    if packed[0] & 1 or not any(packed):
+        raise ValueError(f"{format_mac(packed)} is no unicast address: use for example 02:00:00:00:00:01")
+    return packed
+
+
+def format_mac(mac: bytes) -> str:
+    return mac.hex(":")
+
+
+def parse_user(user: int | str) -> int:
+    """A user id, or -1 for none."""
+    if isinstance(user, str):
+        import pwd
+
+        try:
+            return pwd.getpwnam(user).pw_uid
+        except KeyError:
+            raise ValueError(f"there is no user {user!r}") from None
+    return parse_integer(user, "owner", -1, 2**32 - 2)
+
+
+def parse_group(group: int | str) -> int:
+    """A group id, or -1 for none."""
+    if isinstance(group, str):
+        import grp
+
+        try:
+            return grp.getgrnam(group).gr_gid
+        except KeyError:
+            raise ValueError(f"there is no group {group!r}") from None
+    return parse_integer(group, "group", -1, 2**32 - 2)
+
+
+def parse_flag(value: object, what: str) -> bool:
+    if not isinstance(value, (bool, int)) or value not in (0, 1):
+        raise TypeError(f"{what} must be True or False, not {value!r}")
+    return bool(value)
+
+
+def check_netns(netns: object) -> None:
+    if netns is not None and (isinstance(netns, bool) or not isinstance(netns, (int, str, os.PathLike))):
+        raise TypeError(f"netns is a name, a path or a descriptor, not {type(netns).__name__}")
+    if isinstance(netns, int) and netns < 0:
+        raise ValueError(f"netns: {netns} is no descriptor")
+    if isinstance(netns, str) and (not netns or "\0" in netns):
+        raise ValueError(f"netns: {netns!r} is no name")
+
+
+@contextmanager
+def open_netns(netns: int | str | os.PathLike[str] | None) -> Iterator[int]:
+    """The descriptor of a network namespace: -1 for None, a name as in ``ip netns``, a path, an fd."""
+    if netns is None or isinstance(netns, int):
+        yield -1 if netns is None else netns
+        return
+    path = os.fspath(netns)
+    if isinstance(netns, str) and "/" not in netns:
+        path = f"/run/netns/{netns}"
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        code = error.errno or errno.ENOENT
+        raise TunTapError(
+            code, f"open: {os.strerror(code)}; is there such a network namespace? see `ip netns`", path
+        ) from None
+    try:
+        yield fd
+    finally:
+        os.close(fd)

@@ -1,0 +1,53 @@
+"""The joint between Python and the compiled layers: a Port moves packets, Slots hold them."""
+cimport cython
+from cpython.pythread cimport PyThread_type_lock
+from libc.stdint cimport int32_t, int64_t, uint8_t
+
+from tuntap._os.native cimport Handle, SlotView
+
+
+cdef class Slots:
+    cdef SlotView view
+    cdef Py_buffer memory
+    cdef Py_buffer lengths_memory
+    cdef int32_t used
+
+
+cdef class Port:
+    cdef Handle handle
+    cdef object label               # the name in messages
+    cdef object __weakref__
+
+    # One lock per path serialises what the OS core does there; `handle` is valid under any of them.
+    cdef cython.pymutex recv_lock
+    cdef cython.pymutex send_lock
+    cdef cython.pymutex control_lock
+    cdef int pending[2]             # errno that followed a partial result, for the next call
+
+    # Who waits, and how a wait is ended; under state_lock.
+    cdef cython.pymutex state_lock
+    cdef cython.pymutex close_lock
+    cdef PyThread_type_lock idle    # released by the last waiter when close() waits for it
+    cdef int waiters
+    cdef int to_wake                # waiters that have not yet seen the interrupt
+    cdef unsigned int epoch         # counts interrupts
+    cdef bint latched               # an interrupt that found nobody waiting
+    cdef bint is_shut
+    cdef bint is_closed             # closing or closed
+    cdef bint close_waits
+
+    # Where a single packet passes through.
+    cdef SlotView inbox
+    cdef uint8_t *inbox_memory
+    cdef int32_t inbox_length
+    cdef int32_t inbox_cut
+
+    cdef int receive(self, SlotView *slots, int stop) noexcept nogil
+    cdef int transmit(self, SlotView *slots, int start, int stop) noexcept nogil
+    cdef int wait(self, int path, int64_t timeout_ns) noexcept nogil
+    cdef int settle(self, int path, int outcome, int64_t deadline) except -1
+    cdef void postpone(self, int outcome)
+    cdef object failure(self, int path, int outcome, const char *failed)
+    cdef _take(self, Handle *handle, int result, str label)
+    cdef int _begin(self) except -1
+    cdef _check(self, int result)

@@ -1,0 +1,1107 @@
+"""THE JOINT: the only compiled module that raises.
+
+A call moves what it can without waiting, under the lock of its direction and without the GIL.  Only
+when nothing moved does it wait, counted as a waiter and holding no lock, so that close(), shutdown()
+and interrupt() from any thread or signal handler end it, and close() frees nothing in use.
+"""
+cimport cython
+from cpython.buffer cimport (
+    PyBUF_FORMAT, PyBUF_FULL_RO, PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_IsContiguous,
+    PyBuffer_Release, PyObject_CheckBuffer, PyObject_GetBuffer,
+)
+from cpython.bytes cimport (
+    PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE,
+)
+from cpython.exc cimport PyErr_CheckSignals
+from cpython.pythread cimport (
+    PyThread_acquire_lock, PyThread_allocate_lock, PyThread_free_lock, PyThread_release_lock, WAIT_LOCK,
+)
+from libc.errno cimport EBADF, EINTR, EINVAL, EMSGSIZE, ETIMEDOUT
+from libc.math cimport isnan
+from libc.stdint cimport int32_t, int64_t, intptr_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport free, malloc
+from libc.string cimport memcpy, memset
+
+from tuntap._kernels.checksum cimport fold, sum_bytes
+from tuntap._os.native cimport *
+
+import os
+import threading
+import weakref
+from time import monotonic_ns
+
+from tuntap._errors import (
+    ClosedError, DeviceBusyError, DeviceGoneError, InterruptError, LinkDownError, PacketError,
+    PrivilegeError, TunTapError, UnsupportedError,
+)
+
+cdef enum:
+    LARGEST_PACKET = 65535
+    INBOX_SIZE = 65536 + 128          # a packet, an OS header in front, and room to see a cut
+    # Outcomes beside n >= 0 and -errno; no errno is that large.
+    WOULD_WAIT = 0
+    IS_SHUT = -100001
+    IS_CLOSED = -100002
+    IS_INTERRUPTED = -100003
+
+MTU_MIN = 68                          # RFC 791: what every IPv4 link carries
+NAME_MAX = NAME_SIZE - 1
+
+# Names of the settings for `Port._get` and `Port._set`, and of what `capabilities()` lists.
+SETTING_NUMBERS = {
+    "index": SETTING_INDEX,
+    "mtu": SETTING_MTU,
+    "up": SETTING_UP,
+    "running": SETTING_RUNNING,
+    "carrier": SETTING_CARRIER,
+    "tx_queue_len": SETTING_TX_QUEUE_LEN,
+    "persist": SETTING_PERSIST,
+    "owner": SETTING_OWNER,
+    "group": SETTING_GROUP,
+    "quiet": SETTING_LINK_LOCAL,
+    "packet_information": SETTING_PACKET_INFORMATION,
+}
+cdef dict CAPABILITIES = dict(
+    SETTING_NUMBERS, rename=CAN_RENAME, mac=CAN_SET_MAC, broadcast=CAN_SET_BROADCAST,
+    addresses=CAN_SET_ADDRESSES, netns=CAN_OPEN_IN_NETNS, tap=CAN_TAP, tun=CAN_TUN,
+    peer=CAN_PEER_ADDRESS, stats=CAN_STATISTICS, metric=CAN_METRIC,
+)
+cdef dict FEATURES_BY_NAME = {
+    "tun": FEATURE_TUN,
+    "tap": FEATURE_TAP,
+    "multi_queue": FEATURE_MULTI_QUEUE,
+    "virtio_header": FEATURE_VIRTIO_HEADER,
+    "napi": FEATURE_NAPI,
+}
+cdef dict MEANINGS = {
+    MEANS_OTHER: (TunTapError, ""),
+    MEANS_CLOSED: (ClosedError, "the descriptor is not open: open the device anew"),
+    MEANS_GONE: (DeviceGoneError, "the interface is gone: close this device and open it anew"),
+    MEANS_LINK_DOWN: (LinkDownError, "the interface is down: bring it up with up() and send again"),
+    MEANS_UNSUPPORTED: (UnsupportedError, "this system or kind of descriptor cannot do it"),
+    MEANS_BUSY: (DeviceBusyError, "something else uses it: close that first or choose another name"),
+    MEANS_PRIVILEGE: (PrivilegeError, "run with more rights"),
+    MEANS_PACKET: (PacketError, "the packet is none this interface takes: on a TUN it starts with an IPv4 or IPv6 header, on a TAP with an Ethernet header"),
+}
+
+
+cdef object describe(int path, int error, const char *failed, object label):
+    """The exception for an errno: what failed, on which interface, and what to do."""
+    cdef const char *advice = NULL
+    kind, standard = MEANINGS[os_meaning(path, error, failed, &advice)]
+    text = f"{failed.decode()}: {os.strerror(error)}"
+    hint = advice.decode() or standard
+    if hint:
+        text = f"{text}; {hint}"
+    return kind(error, text, label) if label else kind(error, text)
+
+
+cdef int64_t nanoseconds(object timeout) except -2:
+    """What a caller wrote for `timeout`: -1 for ever, else nanoseconds."""
+    cdef double seconds
+    if timeout is None:
+        return -1
+    if isinstance(timeout, bool):
+        raise TypeError("timeout must be None or a number of seconds, not bool")
+    seconds = timeout
+    if isnan(seconds) or seconds < 0:
+        raise ValueError(f"timeout must be None, 0 or a positive number of seconds, not {timeout!r}")
+    return -1 if seconds > 9e9 else <int64_t> (seconds * 1e9)
+
+
+cdef int64_t deadline_of(object timeout) except -2:
+    """The moment a wait ends: -1 never, 0 there is no wait."""
+    cdef int64_t duration = nanoseconds(timeout)
+    return duration if duration <= 0 else <int64_t> monotonic_ns() + duration
+
+
+cdef class Slots:
+    """Slots of one contiguous block of memory, seen without a copy.
+
+    Parameters
+    ----------
+    memory : buffer
+        Writable C-contiguous uint8, at least ``capacity * (headroom + slot_size)`` bytes.
+    lengths : buffer
+        Writable C-contiguous int32, shape ``(capacity,)``.
+    slot_size, headroom : int
+        Bytes of each slot, and of the space in front of it.
+    """
+
+    def __cinit__(self, memory, lengths, Py_ssize_t slot_size, Py_ssize_t headroom=0, *unused, **also_unused):
+        cdef Py_ssize_t stride
+        acquire(memory, &self.memory, b"B", "data")
+        acquire(lengths, &self.lengths_memory, b"i", "lengths")
+        if self.lengths_memory.ndim != 1:
+            raise ValueError(f"lengths must have 1 dimension, not {self.lengths_memory.ndim}")
+        self.view.capacity = <int32_t> min(self.lengths_memory.shape[0], <Py_ssize_t> 0x7fffffff)
+        if self.view.capacity == 0:
+            raise ValueError("a batch needs at least 1 slot")
+        if not 1 <= slot_size <= 0x3fffffff:
+            raise ValueError(f"slot_size must be at least 1 byte, not {slot_size}")
+        if not 0 <= headroom <= 0x3fffffff:
+            raise ValueError(f"headroom must be 0 or more bytes, not {headroom}")
+        stride = headroom + slot_size
+        if self.memory.len // stride < self.view.capacity:
+            raise ValueError(
+                f"data holds {self.memory.len // stride} slots of {stride} bytes, "
+                f"but there are {self.view.capacity} lengths")
+        self.view.slot_size = <int32_t> slot_size
+        self.view.stride = stride
+        self.view.data = <uint8_t *> self.memory.buf + headroom
+        self.view.limit = <uint8_t *> self.memory.buf + self.memory.len
+        self.view.lengths = <int32_t *> self.lengths_memory.buf
+        self.view.cut = <int32_t *> malloc(self.view.capacity * sizeof(int32_t))
+        if self.view.cut == NULL:
+            raise MemoryError()
+
+    def __dealloc__(self):
+        free(self.view.cut)
+        PyBuffer_Release(&self.memory)
+        PyBuffer_Release(&self.lengths_memory)
+
+    @property
+    def capacity(self):
+        """int: How many packets the batch holds."""
+        return self.view.capacity
+
+    @property
+    def slot_size(self):
+        """int: Bytes of the largest packet a slot holds."""
+        return self.view.slot_size
+
+    @property
+    def headroom(self):
+        """int: Bytes of free space in front of each packet."""
+        return self.view.stride - self.view.slot_size
+
+    @property
+    def count(self):
+        """int: How many packets the batch holds now; settable after writing to the arrays."""
+        return self.used
+
+    @count.setter
+    def count(self, Py_ssize_t count):
+        if not 0 <= count <= self.view.capacity:
+            raise ValueError(f"count must be 0 to {self.view.capacity}, not {count}")
+        self.used = <int32_t> count
+
+    @property
+    def truncated(self):
+        """tuple of int: Packets of the last receive that did not fit their slot and were cut."""
+        return tuple([self.view.cut[i] for i in range(self.view.cuts)])
+
+    def __len__(self):
+        return self.used
+
+    def fill(self, packets):
+        """Copy packets into the slots.
+
+        Parameters
+        ----------
+        packets : iterable of buffer
+            Each 1 to `slot_size` bytes, at most `capacity` of them.
+
+        Returns
+        -------
+        int
+            How many; `count` afterwards.
+
+        Raises
+        ------
+        ValueError
+            A packet is empty or too large, or there are too many; the batch is empty then.
+        """
+        cdef Py_buffer packet
+        cdef int32_t used = 0
+        self.used = 0
+        self.view.cuts = 0
+        for item in packets:
+            if used == self.view.capacity:
+                raise ValueError(f"more packets than the batch has slots ({self.view.capacity})")
+            get_packet(item, &packet)
+            try:
+                if not 1 <= packet.len <= self.view.slot_size:
+                    raise ValueError(
+                        f"packet {used} is {packet.len} bytes, a slot holds 1 to {self.view.slot_size}")
+                memcpy(self.view.data + used * self.view.stride, packet.buf, packet.len)
+                self.view.lengths[used] = <int32_t> packet.len
+            finally:
+                PyBuffer_Release(&packet)
+            used += 1
+        self.used = used
+        return used
+
+
+cdef int acquire(object memory, Py_buffer *buffer, const char *kind, str name) except -1:
+    """Hold a writable, C-contiguous buffer of one element type; `buffer.obj` is set only then."""
+    cdef Py_ssize_t size = 1 if kind[0] == c"B" else 4
+    if not PyObject_CheckBuffer(memory):
+        raise TypeError(f"{name} must be an array or another buffer, not {type(memory).__name__}")
+    PyObject_GetBuffer(memory, buffer, PyBUF_FULL_RO)
+    try:
+        # 'l' is how numpy spells int32 where a C long has 4 bytes.
+        if buffer.itemsize != size or buffer.format == NULL or not (
+            buffer.format[0] == kind[0] or (size == 4 and buffer.format[0] == c"l")
+        ) or buffer.format[1]:
+            given = buffer.format.decode() if buffer.format else "B"
+            raise TypeError(
+                f"{name} must be of dtype {'uint8' if size == 1 else 'int32'}, not of format {given!r}")
+        if buffer.readonly:
+            raise ValueError(f"{name} is read-only; a batch is written to by every receive")
+        if not PyBuffer_IsContiguous(buffer, c"C"):
+            raise ValueError(
+                f"{name} is not C-contiguous: give a whole array, not a strided view or Fortran "
+                f"order; space in front of each packet is what `headroom` is for")
+    except BaseException:
+        PyBuffer_Release(buffer)
+        raise
+    return 0
+
+
+cdef int get_packet(object packet, Py_buffer *buffer) except -1:
+    """Hold the bytes of one packet for reading."""
+    if not PyObject_CheckBuffer(packet):
+        raise TypeError(f"a packet must be bytes or another buffer, not {type(packet).__name__}")
+    try:
+        PyObject_GetBuffer(packet, buffer, PyBUF_SIMPLE)
+    except BufferError:
+        raise ValueError("a packet must be contiguous bytes, not a strided view") from None
+    return 0
+
+
+cdef class Port:
+    """One open queue of an interface: what every device can send, receive and be told."""
+
+    def __cinit__(self, *unused, **also_unused):
+        handle_clear(&self.handle)
+        self.label = ""
+        self.is_closed = True
+        self.inbox_memory = <uint8_t *> malloc(INBOX_SIZE)
+        self.idle = PyThread_allocate_lock()
+        if self.inbox_memory == NULL or self.idle == NULL:
+            raise MemoryError()
+        PyThread_acquire_lock(self.idle, WAIT_LOCK)
+        self.inbox.data = self.inbox_memory
+        self.inbox.limit = self.inbox_memory + INBOX_SIZE
+        self.inbox.lengths = &self.inbox_length
+        self.inbox.cut = &self.inbox_cut
+        self.inbox.capacity = 1
+        self.inbox.slot_size = INBOX_SIZE - 1
+        self.inbox.stride = INBOX_SIZE - 1
+
+    def __dealloc__(self):
+        os_close(&self.handle)
+        free(self.inbox_memory)
+        if self.idle != NULL:
+            PyThread_release_lock(self.idle)
+            PyThread_free_lock(self.idle)
+
+    # --- life ---
+
+    def _open(self, str name, int layer, int flags, intptr_t netns):
+        """Open an interface; the caller has checked the arguments."""
+        cdef OpenRequest request
+        cdef bytes encoded = name.encode()
+        cdef Handle handle
+        cdef int result
+        request.name = encoded
+        request.layer = layer
+        request.flags = <uint32_t> flags
+        request.netns = netns
+        self._must_be_new()
+        with nogil:
+            result = os_open(&handle, &request)
+        self._take(&handle, result, name)
+        self.label = self._get_name()
+        return bool(handle.created)
+
+    def _adopt(self, intptr_t io, bint owned):
+        """Take over or borrow a descriptor; answers its layer."""
+        cdef Handle handle
+        cdef int result
+        self._must_be_new()
+        with nogil:
+            result = os_adopt(&handle, io, owned)
+        self._take(&handle, result, f"descriptor {io}")
+        self.label = self._get_name() if handle.layer != LAYER_UNKNOWN else f"descriptor {io}"
+        return handle.layer
+
+    def _inspect(self, str name):
+        """Configuration of an interface by name, without a queue of it."""
+        cdef bytes encoded = name.encode()
+        cdef const char *text = encoded
+        cdef Handle handle
+        cdef int result
+        self._must_be_new()
+        with nogil:
+            result = os_inspect(&handle, text)
+        self._take(&handle, result, name)
+
+    def _disown(self):
+        """Let close() leave the descriptor open."""
+        self.handle.owned = False
+
+    @property
+    def _label(self):
+        return self.label
+
+    def _must_be_new(self):
+        if self.handle.io >= 0 or not self.is_closed or self.close_waits:
+            raise RuntimeError("this object holds a device already; make another one")
+
+    cdef _take(self, Handle *handle, int result, str label):
+        if result < 0:
+            raise describe(PATH_CONTROL, -result, handle.failed[PATH_CONTROL], label)
+        self.handle = handle[0]
+        self.label = label
+        self.is_closed = False
+        with _ports_lock:
+            _ports.add(self)
+
+    @property
+    def closed(self):
+        """bool: Whether close() was called."""
+        return self.is_closed
+
+    def fileno(self):
+        """The descriptor, for select() and friends; -1 once closed.
+
+        Returns
+        -------
+        int
+        """
+        return -1 if self.is_closed else self.handle.io
+
+    def interrupt(self):
+        """End every call that is blocked on this device with `InterruptError`.
+
+        If none is blocked, the next call that would have to wait ends instead, so that an
+        interrupt just before a thread begins to wait is not lost.  Calls that need not wait go
+        on as ever; no packet is lost.  Safe from any thread and from signal handlers.
+        """
+        with nogil:
+            self.state_lock.acquire()
+            if not self.is_closed:
+                if self.waiters == 0:
+                    self.latched = True
+                else:
+                    self.epoch += 1
+                    self.to_wake = self.waiters
+                    os_wake(&self.handle)
+            self.state_lock.release()
+
+    def shutdown(self):
+        """End every blocked and every later send and receive with `ClosedError`.
+
+        The interface stays until close().  Safe from any thread and from signal handlers.
+        """
+        with nogil:
+            self.state_lock.acquire()
+            if not self.is_closed:
+                self.is_shut = True
+                os_wake(&self.handle)
+            self.state_lock.release()
+
+    def close(self):
+        """Close the queue; an interface that is not persistent goes with it.
+
+        Blocked calls of other threads end with `ClosedError` before this returns.  Closing twice
+        is no error.
+        """
+        cdef bint wait
+        with nogil:
+            self.close_lock.acquire()
+            self.state_lock.acquire()
+            wait = False
+            if not self.is_closed:
+                self.is_closed = True
+                wait = self.close_waits = self.waiters > 0
+                os_wake(&self.handle)
+            self.state_lock.release()
+            if wait:
+                PyThread_acquire_lock(self.idle, WAIT_LOCK)
+            self.recv_lock.acquire()
+            self.send_lock.acquire()
+            self.control_lock.acquire()
+            os_close(&self.handle)
+            self.control_lock.release()
+            self.send_lock.release()
+            self.recv_lock.release()
+            self.close_lock.release()
+        with _ports_lock:
+            _ports.discard(self)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *unused):
+        self.close()
+
+    # --- packets ---
+
+    def recv(self, timeout=None):
+        """Receive one packet.
+
+        Parameters
+        ----------
+        timeout : float, optional
+            Seconds to wait; None waits for ever, 0 does not wait.
+
+        Returns
+        -------
+        bytes
+            One IP packet (TUN) or one Ethernet frame (TAP).
+
+        Raises
+        ------
+        TimeoutError
+            Nothing came in time.
+        ClosedError, InterruptError, DeviceGoneError
+            See there.
+        """
+        cdef int64_t deadline = -1 if timeout is None else deadline_of(timeout)
+        cdef int outcome
+        cdef bint cut
+        packet = None
+        while True:
+            with nogil:
+                self.recv_lock.acquire()
+                outcome = self.receive(&self.inbox, 1)
+            if outcome > 0:
+                # The inbox is ours until the lock is released.
+                cut = self.inbox.cuts != 0
+                try:
+                    packet = PyBytes_FromStringAndSize(<char *> self.inbox_memory, self.inbox_length)
+                finally:
+                    self.recv_lock.release()
+                if cut:
+                    raise too_large(self.inbox.slot_size)
+                return packet
+            self.recv_lock.release()
+            self.settle(PATH_RECV, outcome, deadline)
+
+    def recv_into(self, buffer, timeout=None):
+        """Receive one packet into a buffer.
+
+        Parameters
+        ----------
+        buffer : buffer
+            Writable and contiguous, at least 1 byte.
+        timeout : float, optional
+            Seconds to wait; None waits for ever, 0 does not wait.
+
+        Returns
+        -------
+        int
+            Bytes of the packet.
+
+        Raises
+        ------
+        PacketError
+            The packet is larger than the buffer, which holds its beginning; the rest is lost.
+        TimeoutError, ClosedError, InterruptError, DeviceGoneError
+            As for recv().
+        """
+        cdef int64_t deadline = -1 if timeout is None else deadline_of(timeout)
+        cdef Py_buffer memory
+        cdef SlotView slot
+        cdef int32_t length = 0
+        cdef int32_t cut
+        cdef int outcome = 0
+        if not PyObject_CheckBuffer(buffer):
+            raise TypeError(f"a writable buffer is needed, not {type(buffer).__name__}")
+        try:
+            PyObject_GetBuffer(buffer, &memory, PyBUF_WRITABLE)
+        except (BufferError, ValueError):
+            raise ValueError("the buffer must be writable and contiguous") from None
+        try:
+            if memory.len < 1:
+                raise ValueError("the buffer has no room")
+            slot.data = <uint8_t *> memory.buf
+            slot.limit = slot.data + memory.len
+            slot.lengths = &length
+            slot.cut = &cut
+            slot.capacity = 1
+            slot.slot_size = <int32_t> min(memory.len, <Py_ssize_t> INBOX_SIZE)
+            slot.stride = slot.slot_size
+            while outcome <= 0:
+                with nogil:
+                    self.recv_lock.acquire()
+                    outcome = self.receive(&slot, 1)
+                    self.recv_lock.release()
+                if outcome <= 0:
+                    self.settle(PATH_RECV, outcome, deadline)
+            if slot.cuts:
+                raise too_large(slot.slot_size)
+        finally:
+            PyBuffer_Release(&memory)
+        return length
+
+    def recv_batch(self, Slots batch not None, timeout=None):
+        """Receive what is there, at least one packet and at most `batch.capacity`.
+
+        Parameters
+        ----------
+        batch : PacketBatch
+            Filled from slot 0; `batch.count` and `batch.truncated` are set.
+        timeout : float, optional
+            Seconds to wait for the first packet; None waits for ever, 0 does not wait.
+
+        Returns
+        -------
+        int
+            How many packets.  An error after the first packet is raised by the next call.
+
+        Raises
+        ------
+        TimeoutError, ClosedError, InterruptError, DeviceGoneError
+            As for recv(); the batch is empty then.
+        """
+        cdef int64_t deadline = -1 if timeout is None else deadline_of(timeout)
+        cdef int outcome
+        batch.used = 0
+        while True:
+            with nogil:
+                self.recv_lock.acquire()
+                outcome = self.receive(&batch.view, batch.view.capacity)
+                self.recv_lock.release()
+            if outcome > 0:
+                batch.used = outcome
+                return outcome
+            self.settle(PATH_RECV, outcome, deadline)
+
+    def send(self, packet, timeout=None):
+        """Send one packet.
+
+        Parameters
+        ----------
+        packet : buffer
+            One IP packet (TUN) or one Ethernet frame (TAP), 1 to 65535 bytes.
+        timeout : float, optional
+            Seconds to wait for room; None waits for ever, 0 does not wait.
+
+        Returns
+        -------
+        int
+            Bytes sent, the whole packet.
+
+        Raises
+        ------
+        PacketError
+            The kernel refused the packet.
+        LinkDownError
+            The interface is down.
+        TimeoutError, ClosedError, InterruptError, DeviceGoneError
+            As for recv().
+        """
+        cdef int64_t deadline = -1 if timeout is None else deadline_of(timeout)
+        cdef Py_buffer memory
+        cdef SlotView slot
+        cdef int32_t length
+        cdef Py_ssize_t size
+        cdef int outcome
+        cdef bint held = not PyBytes_CheckExact(packet)
+        if not held:
+            slot.data = <uint8_t *> PyBytes_AS_STRING(packet)
+            size = PyBytes_GET_SIZE(packet)
+        else:
+            get_packet(packet, &memory)
+            slot.data = <uint8_t *> memory.buf
+            size = memory.len
+        try:
+            if not 1 <= size <= LARGEST_PACKET + self.handle.packet_information:
+                raise ValueError(f"a packet is 1 to {LARGEST_PACKET} bytes, not {size}")
+            length = <int32_t> size
+            slot.lengths = &length
+            slot.capacity = 1
+            slot.slot_size = length
+            slot.stride = length
+            while True:
+                with nogil:
+                    self.send_lock.acquire()
+                    outcome = self.transmit(&slot, 0, 1)
+                    self.send_lock.release()
+                if outcome > 0:
+                    return size
+                self.settle(PATH_SEND, outcome, deadline)
+        finally:
+            if held:
+                PyBuffer_Release(&memory)
+
+    def send_batch(self, Slots batch not None, timeout=None, *, Py_ssize_t start=0, stop=None):
+        """Send the packets of a batch in order.
+
+        Parameters
+        ----------
+        batch : PacketBatch
+            Its first `batch.count` packets.
+        timeout : float, optional
+            Seconds to wait for room, all packets together; None waits for ever, 0 does not wait.
+        start, stop : int, optional
+            Send packets `start` up to before `stop` instead; `stop` may exceed `batch.count`.
+
+        Returns
+        -------
+        int
+            How many packets went.  If fewer than asked, the time was over, or an error or an
+            interrupt came after the first, which the next call raises; go on from
+            ``start + n``.
+
+        Raises
+        ------
+        ValueError
+            A length is below 1, above the slot size or above 65535; nothing was sent.
+        PacketError, LinkDownError, TimeoutError, ClosedError, InterruptError, DeviceGoneError
+            As for send(), if no packet went.
+        """
+        cdef int64_t deadline = -1 if timeout is None else deadline_of(timeout)
+        cdef Py_ssize_t last = batch.used if stop is None else stop
+        cdef int32_t largest = min(batch.view.slot_size, <int32_t> (LARGEST_PACKET + self.handle.packet_information))
+        cdef Py_ssize_t i
+        cdef int sent = 0
+        cdef int outcome
+        if not 0 <= start <= last or last > batch.view.capacity:
+            raise ValueError(
+                f"start and stop must be 0 <= start <= stop <= {batch.view.capacity}, not {start} and {last}")
+        for i in range(start, last):
+            if not 1 <= batch.view.lengths[i] <= largest:
+                raise ValueError(f"packet {i}: length {batch.view.lengths[i]} is not 1 to {largest}")
+        if start == last:
+            return 0
+        while True:
+            with nogil:
+                self.send_lock.acquire()
+                outcome = self.transmit(&batch.view, <int> start + sent, <int> last)
+                self.send_lock.release()
+            if outcome > 0:
+                sent += outcome
+                if start + sent == last:
+                    return sent
+                continue
+            if sent == 0:
+                self.settle(PATH_SEND, outcome, deadline)
+                continue
+            # Some have gone, which is a result: what ends the rest is for the next call to raise.
+            if outcome < 0:
+                self.postpone(outcome)
+                return sent
+            try:
+                self.settle(PATH_SEND, outcome, deadline)
+            except InterruptError:
+                self.interrupt()
+                return sent
+            except (TimeoutError, ClosedError):
+                return sent
+
+    cdef void postpone(self, int outcome):
+        """Let the next send raise an error; the states of the port come back by themselves."""
+        if outcome > IS_SHUT:
+            with nogil:
+                self.send_lock.acquire()
+                self.pending[PATH_SEND] = -outcome
+                self.send_lock.release()
+
+    # --- a call, its wait, and its end ---
+
+    cdef int receive(self, SlotView *slots, int stop) noexcept nogil:
+        """Move what is there; recv_lock is held."""
+        cdef int error = 0
+        cdef int count
+        slots.cuts = 0
+        if self.is_shut or self.is_closed:
+            return IS_CLOSED if self.is_closed else IS_SHUT
+        if self.pending[PATH_RECV]:
+            error = self.pending[PATH_RECV]
+            self.pending[PATH_RECV] = 0
+            return -error
+        count = os_recv(&self.handle, slots, 0, stop, &error)
+        if error == 0 or count == 0:
+            return count if error == 0 else -error
+        self.pending[PATH_RECV] = error
+        return count
+
+    cdef int transmit(self, SlotView *slots, int start, int stop) noexcept nogil:
+        """Move what the device takes; send_lock is held."""
+        cdef int error = 0
+        cdef int count
+        if self.is_shut or self.is_closed:
+            return IS_CLOSED if self.is_closed else IS_SHUT
+        if self.pending[PATH_SEND]:
+            error = self.pending[PATH_SEND]
+            self.pending[PATH_SEND] = 0
+            return -error
+        count = os_send(&self.handle, slots, start, stop, &error)
+        if error == 0 or count == 0:
+            return count if error == 0 else -error
+        self.pending[PATH_SEND] = error
+        return count
+
+    cdef int wait(self, int path, int64_t timeout_ns) noexcept nogil:
+        """Wait as one of the counted waiters; no lock is held."""
+        cdef unsigned int epoch
+        cdef int outcome
+        cdef bint interrupted
+        self.state_lock.acquire()
+        if self.is_closed or self.is_shut or self.latched:
+            outcome = IS_CLOSED if self.is_closed else IS_SHUT if self.is_shut else IS_INTERRUPTED
+            if outcome == IS_INTERRUPTED:
+                self.latched = False
+            self.state_lock.release()
+            return outcome
+        self.waiters += 1
+        epoch = self.epoch
+        self.state_lock.release()
+
+        outcome = os_wait(&self.handle, path, timeout_ns)
+
+        self.state_lock.acquire()
+        self.waiters -= 1
+        interrupted = self.epoch != epoch
+        if interrupted:
+            self.to_wake -= 1
+            # The wake-up stays for those that have yet to see it, and for good once shut down.
+            if self.to_wake == 0 and not self.is_shut and not self.is_closed:
+                os_unwake(&self.handle)
+        if self.is_closed:
+            outcome = IS_CLOSED
+            if self.close_waits and self.waiters == 0:
+                self.close_waits = False
+                PyThread_release_lock(self.idle)
+        elif self.is_shut:
+            outcome = IS_SHUT
+        elif interrupted:
+            outcome = IS_INTERRUPTED
+        self.state_lock.release()
+        return outcome
+
+    cdef int settle(self, int path, int outcome, int64_t deadline) except -1:
+        """After an attempt that moved nothing: wait for another, or raise."""
+        cdef int64_t remaining = deadline
+        if outcome == WOULD_WAIT:
+            if deadline > 0:
+                remaining = deadline - <int64_t> monotonic_ns()
+            if remaining == 0 or remaining < -1 or (deadline > 0 and remaining < 0):
+                raise TimeoutError(ETIMEDOUT, "nothing to receive in time" if path == PATH_RECV else "no room to send in time")
+            with nogil:
+                outcome = self.wait(path, remaining)
+            if outcome == -EINTR:
+                # The handlers run here, where nothing is held: they may even close this device.
+                PyErr_CheckSignals()
+                return 0
+            if outcome >= 0:
+                return 0              # ready, or time is over: the next attempt tells
+        raise self.failure(path, outcome, self.handle.failed[path])
+
+    cdef object failure(self, int path, int outcome, const char *failed):
+        if outcome == IS_CLOSED:
+            return ClosedError(EBADF, "the device is closed: open it anew", self.label)
+        if outcome == IS_SHUT:
+            return ClosedError(EBADF, "the device was shut down: close it and open it anew", self.label)
+        if outcome == IS_INTERRUPTED:
+            return InterruptError(EINTR, "interrupt() ended the wait: call again when ready", self.label)
+        return describe(path, -outcome, failed, self.label)
+
+    # --- configuration ---
+
+    cdef _check(self, int result):
+        """Raise for the control call that just ended; control_lock is held and released here."""
+        cdef const char *failed = self.handle.failed[PATH_CONTROL]
+        self.control_lock.release()
+        if result < 0:
+            raise self.failure(PATH_CONTROL, result, failed)
+
+    cdef int _begin(self) except -1:
+        """Take control_lock on an open device; `_check` releases it."""
+        with nogil:
+            self.control_lock.acquire()
+        if self.is_closed:
+            self.control_lock.release()
+            raise self.failure(PATH_CONTROL, IS_CLOSED, b"")
+        return 0
+
+    def _get(self, str setting):
+        cdef int number = SETTING_NUMBERS[setting]
+        cdef int64_t value = 0
+        cdef int result
+        self._begin()
+        with nogil:
+            result = os_get(&self.handle, number, &value)
+        self._check(result)
+        return value
+
+    def _set(self, str setting, int64_t value):
+        cdef int number = SETTING_NUMBERS[setting]
+        cdef int result
+        self._begin()
+        with nogil:
+            result = os_set(&self.handle, number, value)
+        self._check(result)
+
+    def _get_layer(self):
+        cdef int64_t value = 0
+        cdef int result
+        self._begin()
+        with nogil:
+            result = os_get(&self.handle, SETTING_LAYER, &value)
+        self._check(result)
+        return value
+
+    def _get_name(self):
+        cdef char name[NAME_SIZE]
+        cdef int result
+        self._begin()
+        with nogil:
+            result = os_get_name(&self.handle, name)
+        self._check(result)
+        return name.decode("utf-8", "surrogateescape")
+
+    def _set_name(self, str name):
+        cdef bytes encoded = name.encode()
+        cdef const char *text = encoded
+        cdef int result
+        self._begin()
+        with nogil:
+            result = os_set_name(&self.handle, text)
+        self._check(result)
+        self.label = name
+
+    def _get_mac(self):
+        cdef uint8_t mac[MAC_SIZE]
+        cdef int result
+        self._begin()
+        with nogil:
+            result = os_get_mac(&self.handle, mac)
+        self._check(result)
+        return mac[:MAC_SIZE]
+
+    def _set_mac(self, bytes mac):
+        cdef const uint8_t *address = mac
+        cdef int result
+        if len(mac) != MAC_SIZE:
+            raise ValueError("a MAC address has 6 bytes")
+        self._begin()
+        with nogil:
+            result = os_set_mac(&self.handle, address)
+        self._check(result)
+
+    def _get_addresses(self):
+        """(ip, prefix, peer or None, broadcast or None, automatic) each, addresses as bytes."""
+        cdef Address *found
+        cdef int capacity = 16
+        cdef int count
+        cdef int width
+        addresses = []
+        while True:
+            found = <Address *> malloc(capacity * sizeof(Address))
+            if found == NULL:
+                raise MemoryError()
+            try:
+                self._begin()
+                with nogil:
+                    count = os_get_addresses(&self.handle, found, capacity)
+                self._check(count)
+                if count <= capacity:
+                    for i in range(count):
+                        width = 4 if found[i].family == 4 else 16
+                        addresses.append((
+                            found[i].ip[:width], found[i].prefix,
+                            found[i].peer[:width] if found[i].has_peer else None,
+                            found[i].broadcast[:width] if found[i].has_broadcast else None,
+                            bool(found[i].automatic),
+                        ))
+                    return addresses
+            finally:
+                free(found)
+            capacity = count + 16
+
+    def _add_address(self, bytes ip, int prefix, bytes peer, bytes broadcast, bint route, uint32_t metric):
+        cdef Address address
+        cdef int result
+        fill_address(&address, ip, prefix, peer, broadcast)
+        address.no_route = not route
+        address.metric = metric
+        self._begin()
+        with nogil:
+            result = os_add_address(&self.handle, &address)
+        self._check(result)
+
+    def _remove_address(self, bytes ip, int prefix, bytes peer):
+        cdef Address address
+        cdef int result
+        fill_address(&address, ip, prefix, peer, None)
+        self._begin()
+        with nogil:
+            result = os_remove_address(&self.handle, &address)
+        self._check(result)
+
+    def _set_broadcast(self, bytes broadcast):
+        cdef const uint8_t *address = broadcast
+        cdef int result
+        if len(broadcast) != 4:
+            raise ValueError("a broadcast address has 4 bytes")
+        self._begin()
+        with nogil:
+            result = os_set_broadcast(&self.handle, address)
+        self._check(result)
+
+    def _get_statistics(self):
+        cdef uint64_t values[STATISTICS]
+        cdef int result
+        self._begin()
+        with nogil:
+            result = os_get_statistics(&self.handle, values)
+        self._check(result)
+        return tuple([values[i] for i in range(STATISTICS)])
+
+    # --- fork ---
+
+    def _before_fork(self):
+        """Let no thread be inside while the process forks: its locks would stay locked in the child."""
+        with nogil:
+            self.close_lock.acquire()
+            self.state_lock.acquire()
+            self.recv_lock.acquire()
+            self.send_lock.acquire()
+            self.control_lock.acquire()
+
+    def _after_fork(self, bint in_child):
+        if in_child and not self.is_closed:
+            # The waiters are threads of the parent, and the wake-up is shared with it.
+            self.waiters = self.to_wake = 0
+            os_rewake(&self.handle)
+            if self.is_shut:
+                os_wake(&self.handle)
+        self.control_lock.release()
+        self.send_lock.release()
+        self.recv_lock.release()
+        self.state_lock.release()
+        self.close_lock.release()
+
+
+cdef object too_large(Py_ssize_t room):
+    return PacketError(
+        EMSGSIZE, f"the packet is larger than the {room} bytes given; they hold its beginning, the rest is lost")
+
+
+cdef fill_address(Address *address, bytes ip, int prefix, bytes peer, bytes broadcast):
+    cdef size_t width = <size_t> len(ip)
+    memset(address, 0, sizeof(Address))
+    if width not in (4, 16) or not 0 <= prefix <= <int> (8 * width):
+        raise ValueError("an address has 4 or 16 bytes and a prefix within them")
+    address.family = 4 if width == 4 else 6
+    address.prefix = prefix
+    memcpy(address.ip, <const char *> ip, width)
+    if peer is not None:
+        if len(peer) != <Py_ssize_t> width:
+            raise ValueError("a peer is of the family of its address")
+        memcpy(address.peer, <const char *> peer, width)
+        address.has_peer = 1
+    if broadcast is not None:
+        if len(broadcast) != <Py_ssize_t> width:
+            raise ValueError("a broadcast address is of the family of its address")
+        memcpy(address.broadcast, <const char *> broadcast, width)
+        address.has_broadcast = 1
+
+
+def capabilities():
+    """frozenset of str: What this operating system can be asked for at all."""
+    cdef uint64_t bits = os_capabilities()
+    return frozenset(name for name, bit in CAPABILITIES.items() if bits >> <int> bit & 1)
+
+
+def features():
+    """frozenset of str: What the kernel's TUN/TAP driver offers."""
+    cdef Handle handle
+    cdef uint32_t bits = 0
+    cdef int result
+    with nogil:
+        result = os_features(&handle, &bits)
+    if result < 0:
+        raise describe(PATH_CONTROL, -result, handle.failed[PATH_CONTROL], "")
+    return frozenset(name for name, bit in FEATURES_BY_NAME.items() if bits >> <int> bit & 1)
+
+
+def interfaces():
+    """list of str: Names of the TUN and TAP interfaces there are, in the caller's namespace."""
+    cdef Handle handle
+    cdef int count
+    cdef char *names = <char *> malloc(INTERFACES_MAX * NAME_SIZE)
+    if names == NULL:
+        raise MemoryError()
+    try:
+        with nogil:
+            count = os_interfaces(&handle, names, INTERFACES_MAX)
+        if count < 0:
+            raise describe(PATH_CONTROL, -count, handle.failed[PATH_CONTROL], "")
+        return [
+            (names + i * NAME_SIZE).decode("utf-8", "surrogateescape")
+            for i in range(min(count, <int> INTERFACES_MAX))
+        ]
+    finally:
+        free(names)
+
+
+def delete(str name):
+    """Delete a TUN or TAP interface by name; whoever has it open gets `DeviceGoneError`."""
+    cdef Handle handle
+    cdef bytes encoded = name.encode()
+    cdef const char *text = encoded
+    cdef int result
+    with nogil:
+        result = os_delete(&handle, text)
+    if result < 0:
+        raise describe(PATH_CONTROL, -result, handle.failed[PATH_CONTROL], name)
+
+
+def private_network():
+    """Move this process to a network namespace of its own; see `tuntap.testing`."""
+    cdef Handle handle
+    cdef int result
+    with nogil:
+        result = os_private_network(&handle)
+    if result < 0:
+        raise describe(PATH_CONTROL, -result, handle.failed[PATH_CONTROL], "")
+
+
+def checksum(data, uint64_t initial=0):
+    """See `tuntap.offload.checksum`."""
+    cdef Py_buffer memory
+    cdef uint16_t result
+    get_packet(data, &memory)
+    with nogil:
+        result = <uint16_t> ~fold(sum_bytes(<const uint8_t *> memory.buf, <size_t> memory.len, initial))
+    PyBuffer_Release(&memory)
+    return result
+
+
+# Every open port, so that a fork can quiet them.
+_ports = weakref.WeakSet()
+_ports_lock = threading.Lock()
+_forking = []
+
+
+def _before_fork():
+    _ports_lock.acquire()
+    _forking.extend(_ports)
+    for port in _forking:
+        port._before_fork()
+
+
+def _after_fork_in_parent():
+    _after_fork(False)
+
+
+def _after_fork_in_child():
+    _after_fork(True)
+
+
+def _after_fork(in_child):
+    while _forking:
+        _forking.pop()._after_fork(in_child)
+    _ports_lock.release()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)

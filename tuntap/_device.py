@@ -1,0 +1,530 @@
+"""Device, Tun and Tap: open or adopt, configure, close.  Packets move in `_core.Port`."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import ipaddress
+import os
+import warnings
+from collections.abc import Iterable
+from typing import Any, TypeVar
+
+from tuntap import _config, _core
+from tuntap._batch import PacketBatch
+from tuntap._config import AddressLike, Interface, Statistics
+from tuntap._errors import PrivilegeError, TunTapError, UnsupportedError
+
+_D = TypeVar("_D", bound="Device")
+
+_LAYER_TAP = 2
+_LAYER_TUN = 3
+_OPEN_EXCLUSIVE = 1
+_OPEN_PACKET_INFORMATION = 2
+
+
+class Device(_core.Port):
+    """What `Tun` and `Tap` have in common; open one of those.
+
+    Parameters
+    ----------
+    name : str, optional
+        Interface to make, or to attach to if it is there; a pattern such as ``"vpn%d"`` is
+        completed by the kernel, and None leaves the name to it.
+    addresses : list, optional
+        ``["10.0.0.1/24", "fd00::1/64"]``, also ``ipaddress`` interfaces and point-to-point pairs
+        ``("10.0.0.1", "10.0.0.2")``.  Added if not there yet.
+    mtu : int, optional
+        68 to 65535 (TAP: 65521); with IPv6 at least 1280.
+    up : bool, optional
+        Bring the interface up or down.  None: up if it was made here, left alone if it was there.
+    offload, queues
+        Not available yet: anything but False and 1 raises `UnsupportedError`.
+    mac : str or bytes, optional
+        TAP only.
+    persist : bool, optional
+        Keep the interface after close, or (False) let it go.
+    owner, group : int or str, optional
+        Who may attach to it without further rights.
+    tx_queue_len : int, optional
+        Packets the kernel keeps for us before it drops.
+    netns : str, path or int, optional
+        Network namespace of the interface: a name as in ``ip netns``, a path, a descriptor.
+    exclusive : bool
+        Fail with `DeviceBusyError` if the interface exists.
+    packet_information : bool
+        Keep the 4-byte header of the OS (flags, Ethernet type) in front of each packet.
+    quiet : bool
+        The kernel sends nothing of its own accord: no IPv6 link-local address, and so no router
+        solicitation.
+    route : bool
+        Whether an address brings the route to its subnet along.
+    metric : int, optional
+        Metric of that route.
+    guid, ring_capacity, wintun, dns, peer_name, description : optional
+        Of other operating systems; `UnsupportedError` where they mean nothing.
+
+    Raises
+    ------
+    ValueError, TypeError
+        An argument cannot be right; no system call was made.
+    PrivilegeError, DeviceBusyError, UnsupportedError, TunTapError
+        See there.  Whatever was done by then has been undone.
+    """
+
+    _layer = 0
+    _mtu_max = _config.TUN_MTU_MAX
+    _overhead = 0  # bytes of a packet beside its MTU
+    _route = True
+    _metric = 0
+
+    def __init__(
+        self,
+        name: str | None = None,
+        *,
+        addresses: Iterable[AddressLike] = (),
+        mtu: int | None = None,
+        up: bool | None = None,
+        offload: bool | str = False,
+        queues: int = 1,
+        mac: str | bytes | None = None,
+        persist: bool | None = None,
+        owner: int | str | None = None,
+        group: int | str | None = None,
+        tx_queue_len: int | None = None,
+        netns: int | str | os.PathLike[str] | None = None,
+        exclusive: bool = False,
+        packet_information: bool = False,
+        quiet: bool = False,
+        route: bool = True,
+        metric: int | None = None,
+        guid: object = None,
+        ring_capacity: int | None = None,
+        wintun: object = None,
+        dns: object = None,
+        peer_name: str | None = None,
+        description: str | None = None,
+    ) -> None:
+        if not self._layer:
+            raise TypeError("open a Tun or a Tap")
+        if name is not None:
+            name = _config.parse_name(name)
+        if mtu is not None:
+            mtu = self._parse_mtu(mtu)
+        wanted = _config.parse_addresses(addresses, mtu)
+        if mac is not None:
+            if self._layer != _LAYER_TAP:
+                raise ValueError("a TUN carries IP packets and has no MAC address; open a Tap")
+            mac = _config.parse_mac(mac)
+        if owner is not None:
+            owner = _config.parse_user(owner)
+        if group is not None:
+            group = _config.parse_group(group)
+        if tx_queue_len is not None:
+            tx_queue_len = _config.parse_integer(tx_queue_len, "tx_queue_len", 0, 2**31 - 1)
+        if metric is not None:
+            self._metric = _config.parse_integer(metric, "metric", 0, 2**32 - 1)
+        if up is not None:
+            up = _config.parse_flag(up, "up")
+        if persist is not None:
+            persist = _config.parse_flag(persist, "persist")
+        exclusive = _config.parse_flag(exclusive, "exclusive")
+        packet_information = _config.parse_flag(packet_information, "packet_information")
+        quiet = _config.parse_flag(quiet, "quiet")
+        self._route = _config.parse_flag(route, "route")
+        _config.check_netns(netns)
+        if offload is not False:
+            raise UnsupportedError(errno.EOPNOTSUPP, "offload is not available in this version")
+        if _config.parse_integer(queues, "queues", 1, 256) != 1:
+            raise UnsupportedError(errno.EOPNOTSUPP, "several queues are not available in this version")
+        _refuse_unsupported(
+            persist=persist, owner=owner, group=group, tx_queue_len=tx_queue_len, netns=netns,
+            metric=metric, guid=guid, ring_capacity=ring_capacity, wintun=wintun, dns=dns,
+            peer_name=peer_name, description=description,
+        )  # fmt: skip
+
+        flags = _OPEN_EXCLUSIVE * exclusive | _OPEN_PACKET_INFORMATION * packet_information
+        with _config.open_netns(netns) as netns_fd:
+            created = self._open(name or "", self._layer, flags, netns_fd)
+        self._configure(
+            created,
+            mtu=mtu, tx_queue_len=tx_queue_len, mac=mac, quiet=quiet, addresses=wanted,
+            up=created if up is None else up, owner=owner, group=group, persist=persist,
+        )  # fmt: skip
+        self._packet_information = packet_information
+
+    _packet_information = False
+
+    def _configure(
+        self,
+        created: bool,
+        *,
+        mtu: int | None,
+        tx_queue_len: int | None,
+        mac: bytes | None,
+        quiet: bool,
+        addresses: list[Interface],
+        up: bool | None,
+        owner: int | None,
+        group: int | None,
+        persist: bool | None,
+    ) -> None:
+        """Apply the settings in order, or none of them.
+
+        What was made here goes with its descriptor; on an interface that was there, every step
+        taken is taken back.
+        """
+        numbers = [("mtu", mtu), ("tx_queue_len", tx_queue_len), ("owner", owner), ("group", group)]
+        try:
+            with contextlib.ExitStack() as undo:
+                for setting, value in numbers:
+                    if value is not None:
+                        if not created:
+                            undo.callback(self._set, setting, self._get(setting))
+                        self._set(setting, value)
+                if mac is not None:
+                    if not created:
+                        undo.callback(self._set_mac, self._get_mac())
+                    self._set_mac(mac)
+                if quiet:
+                    self._set("quiet", 0)
+                if addresses:
+                    _config.check_ipv6_mtu(addresses, self.mtu)
+                present = self.addresses if addresses and not created else []
+                for address in addresses:
+                    if not any(_config.same_address(address, other) for other in present):
+                        self._add(address)
+                        undo.callback(self._remove, address)
+                if up if created else up is not None and up != self.is_up:
+                    self._set("up", bool(up))
+                    undo.callback(self._set, "up", not up)
+                if persist is not None:
+                    self._set("persist", persist)
+                undo.pop_all()
+        except BaseException:
+            self.close()
+            raise
+
+    @classmethod
+    def from_fd(cls: type[_D], fd: int, owned: bool = True) -> _D:
+        """Adopt the descriptor of a TUN/TAP device, or of a datagram socket that carries packets.
+
+        Parameters
+        ----------
+        fd : int
+            From Android's VpnService, a privileged helper, or ``socket.socketpair()``.
+        owned : bool, optional
+            True: close() closes it, and it is made non-blocking.  False: it is borrowed; it is
+            never closed and none of its flags is changed.
+
+        Raises
+        ------
+        ClosedError
+            The descriptor is not open.
+        UnsupportedError
+            It is neither, or carries a virtio-net header.
+        ValueError
+            It is a TAP adopted as a TUN, or the reverse.
+        """
+        if not cls._layer:
+            raise TypeError("adopt it as a Tun or a Tap")
+        fd = _config.parse_integer(fd, "fd", 0, 2**31 - 1)
+        owned = _config.parse_flag(owned, "owned")
+        device = cls.__new__(cls)
+        layer = device._adopt(fd, owned)
+        if layer not in (0, cls._layer):
+            device._disown()
+            device.close()
+            other = "Tap" if layer == _LAYER_TAP else "Tun"
+            raise ValueError(f"descriptor {fd} is a {other.upper()}: use {other}.from_fd()")
+        return device
+
+    @property
+    def name(self) -> str:
+        """str: Name of the interface as it is now; settable (rename)."""
+        return self._get_name()
+
+    @name.setter
+    def name(self, name: str) -> None:
+        name = _config.parse_name(name)
+        if "%" in name:
+            raise ValueError(f"a rename takes a whole name, not a pattern: {name!r}")
+        self._set_name(name)
+
+    @property
+    def index(self) -> int:
+        """int: Index of the interface."""
+        return self._get("index")
+
+    @property
+    def mtu(self) -> int:
+        """int: Bytes of the largest packet, on a TAP without the Ethernet header; settable."""
+        return self._get("mtu")
+
+    @mtu.setter
+    def mtu(self, mtu: int) -> None:
+        mtu = self._parse_mtu(mtu)
+        if mtu < _config.IPV6_MTU_MIN:
+            # The kernel would drop the addresses without a word.
+            _config.check_ipv6_mtu(self._given_addresses(), mtu)
+        self._set("mtu", mtu)
+
+    def _parse_mtu(self, mtu: int) -> int:
+        return _config.parse_integer(mtu, "mtu", _core.MTU_MIN, self._mtu_max)
+
+    @property
+    def is_up(self) -> bool:
+        """bool: Whether the interface is administratively up; settable."""
+        return bool(self._get("up"))
+
+    @is_up.setter
+    def is_up(self, up: bool) -> None:
+        self._set("up", _config.parse_flag(up, "is_up"))
+
+    def up(self) -> None:
+        """Bring the interface up."""
+        self._set("up", 1)
+
+    def down(self) -> None:
+        """Take the interface down: sends raise `LinkDownError`, receives wait until it is up."""
+        self._set("up", 0)
+
+    @property
+    def is_running(self) -> bool:
+        """bool: Whether the interface is operational (up, and its carrier present)."""
+        return bool(self._get("running"))
+
+    @property
+    def carrier(self) -> bool:
+        """bool: Whether the link has a carrier; settable, as pulling and plugging the cable."""
+        return bool(self._get("carrier"))
+
+    @carrier.setter
+    def carrier(self, carrier: bool) -> None:
+        self._set("carrier", _config.parse_flag(carrier, "carrier"))
+
+    @property
+    def tx_queue_len(self) -> int:
+        """int: Packets the kernel keeps for us before it drops; settable."""
+        return self._get("tx_queue_len")
+
+    @tx_queue_len.setter
+    def tx_queue_len(self, length: int) -> None:
+        self._set("tx_queue_len", _config.parse_integer(length, "tx_queue_len", 0, 2**31 - 1))
+
+    @property
+    def persist(self) -> bool:
+        """bool: Whether the interface stays after close; settable."""
+        return bool(self._get("persist"))
+
+    @persist.setter
+    def persist(self, persist: bool) -> None:
+        self._set("persist", _config.parse_flag(persist, "persist"))
+
+    @property
+    def owner(self) -> int | None:
+        """int or None: User id that may attach without further rights; settable, also by name."""
+        return _none_if_negative(self._get("owner"))
+
+    @owner.setter
+    def owner(self, owner: int | str | None) -> None:
+        self._set("owner", -1 if owner is None else _config.parse_user(owner))
+
+    @property
+    def group(self) -> int | None:
+        """int or None: Group id that may attach without further rights; settable, also by name."""
+        return _none_if_negative(self._get("group"))
+
+    @group.setter
+    def group(self, group: int | str | None) -> None:
+        self._set("group", -1 if group is None else _config.parse_group(group))
+
+    @property
+    def stats(self) -> Statistics:
+        """Statistics: Counters of the interface."""
+        return Statistics(*self._get_statistics())
+
+    @property
+    def capabilities(self) -> frozenset[str]:
+        """frozenset of str: Settings this operating system can change or tell."""
+        return _core.capabilities()
+
+    @property
+    def queues(self) -> tuple[Device, ...]:
+        """tuple: The queues of the device, this one alone."""
+        return (self,)
+
+    @property
+    def offload(self) -> frozenset[str]:
+        """frozenset of str: Offloads negotiated with the kernel, none."""
+        return frozenset()
+
+    # --- addresses ---
+
+    @property
+    def addresses(self) -> list[Interface]:
+        """list of ipaddress interfaces: Every address, each with its `peer` or None; settable."""
+        return [_config.make_interface(ip, prefix, peer) for ip, prefix, peer, _, _ in self._get_addresses()]
+
+    @addresses.setter
+    def addresses(self, addresses: Iterable[AddressLike]) -> None:
+        self.set_addresses(addresses)
+
+    def _given_addresses(self) -> list[Interface]:
+        """The addresses without the IPv6 link-local one the kernel makes."""
+        return [
+            _config.make_interface(ip, prefix, peer)
+            for ip, prefix, peer, _, automatic in self._get_addresses()
+            if not automatic
+        ]
+
+    def add_address(self, address: AddressLike) -> None:
+        """Add one address, in any of the forms that `addresses` takes.
+
+        Raises
+        ------
+        DeviceBusyError
+            The interface has it already.
+        """
+        parsed = _config.parse_address(address)
+        if parsed.version == 6:
+            _config.check_ipv6_mtu([parsed], self.mtu)
+        self._add(parsed)
+
+    def remove_address(self, address: AddressLike) -> None:
+        """Remove one address; without a prefix, whatever prefix it has.
+
+        Addresses of the same subnet stay, although the kernel removes them with their primary.
+        """
+        parsed = _config.parse_address(address)
+        before = self.addresses
+        bare = "/" not in str(address) and not isinstance(address, tuple)
+        for present in before:
+            if present.ip == parsed.ip if bare else _config.same_address(present, parsed):
+                break
+        else:
+            code = errno.EADDRNOTAVAIL
+            raise TunTapError(code, f"the interface has no address {parsed}; see `addresses`", self.name)
+        self._remove(present)
+        after = self.addresses
+        for other in before:
+            if other is not present and not any(_config.same_address(other, a) for a in after):
+                self._add(other)
+
+    def set_addresses(self, addresses: Iterable[AddressLike]) -> None:
+        """Replace all addresses, or none if one is refused.
+
+        Addresses that stay are not touched, nor is the link-local one the kernel made.
+        """
+        wanted = _config.parse_addresses(addresses, None)
+        _config.check_ipv6_mtu(wanted, self.mtu)
+        before = self._given_addresses()
+        try:
+            for address in before:
+                if not any(_config.same_address(address, other) for other in wanted):
+                    self._remove(address)
+            self._add_missing(wanted)
+        except BaseException:
+            present = self._given_addresses()
+            for address in present:
+                if not any(_config.same_address(address, other) for other in before):
+                    self._remove(address)
+            self._add_missing(before)
+            raise
+
+    def _add_missing(self, wanted: list[Interface]) -> None:
+        present = self._given_addresses()
+        for address in wanted:
+            if not any(_config.same_address(address, other) for other in present):
+                self._add(address)
+
+    def _add(self, address: Interface) -> None:
+        broadcast = None
+        if self._layer == _LAYER_TAP and address.version == 4 and address.network.prefixlen < 31:
+            broadcast = address.network.broadcast_address.packed if address.peer is None else None
+        peer = None if address.peer is None else address.peer.packed
+        prefix = address.network.prefixlen
+        self._add_address(address.ip.packed, prefix, peer, broadcast, self._route, self._metric)
+
+    def _remove(self, address: Interface) -> None:
+        """Remove an address that may have gone with its primary already."""
+        peer = None if address.peer is None else address.peer.packed
+        try:
+            self._remove_address(address.ip.packed, address.network.prefixlen, peer)
+        except TunTapError as error:
+            if error.errno != errno.EADDRNOTAVAIL:
+                raise
+
+    @property
+    def broadcast(self) -> ipaddress.IPv4Address | None:
+        """IPv4Address or None: Broadcast address of the first IPv4 address; settable."""
+        for ip, _, _, broadcast, _ in self._get_addresses():
+            if len(ip) == 4:
+                return None if broadcast is None else ipaddress.IPv4Address(broadcast)
+        return None
+
+    @broadcast.setter
+    def broadcast(self, broadcast: str | ipaddress.IPv4Address) -> None:
+        self._set_broadcast(ipaddress.IPv4Address(broadcast).packed)
+
+    @property
+    def mac(self) -> str:
+        """str: MAC address of a TAP; settable there."""
+        if self._layer != _LAYER_TAP:
+            raise UnsupportedError(errno.EOPNOTSUPP, "a TUN has no MAC address")
+        return _config.format_mac(self._get_mac())
+
+    @mac.setter
+    def mac(self, mac: str | bytes) -> None:
+        if self._layer != _LAYER_TAP:
+            raise UnsupportedError(errno.EOPNOTSUPP, "a TUN has no MAC address")
+        self._set_mac(_config.parse_mac(mac))
+
+    # --- packets ---
+
+    def batch(self, capacity: int = 64, headroom: int = 0) -> PacketBatch:
+        """A batch whose slots hold any packet of this device as it is configured now.
+
+        Parameters
+        ----------
+        capacity : int, optional
+            Number of packets.
+        headroom : int, optional
+            Bytes of free space in front of each packet.
+        """
+        try:
+            slot_size = self.mtu + self._overhead + 4 * self._packet_information
+        except (UnsupportedError, PrivilegeError):
+            slot_size = _config.TUN_MTU_MAX  # an adopted descriptor that does not tell
+        return PacketBatch(capacity, -(-slot_size // 64) * 64, headroom)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._label!r}{' closed' if self.closed else ''}>"
+
+    def __del__(self) -> None:
+        if not self.closed:
+            warnings.warn(f"unclosed {self!r}", ResourceWarning, stacklevel=2, source=self)
+            self.close()
+
+
+def _none_if_negative(number: int) -> int | None:
+    return None if number < 0 else number
+
+
+def _refuse_unsupported(**settings: Any) -> None:
+    capabilities = _core.capabilities()
+    for setting, value in settings.items():
+        if value is not None and setting not in capabilities:
+            raise UnsupportedError(errno.EOPNOTSUPP, f"{setting} means nothing on this operating system")
+
+
+class Tun(Device):
+    __doc__ = "A TUN interface: IP packets without a link-layer header.\n" + (Device.__doc__ or "").partition("\n")[2]
+    _layer = _LAYER_TUN
+
+
+class Tap(Device):
+    __doc__ = "A TAP interface: Ethernet frames.\n" + (Device.__doc__ or "").partition("\n")[2]
+    _layer = _LAYER_TAP
+    _mtu_max = _config.TAP_MTU_MAX
+    _overhead = 18  # Ethernet header and one VLAN tag

@@ -1,0 +1,1 @@
+"""Portable packet code: bytes in, bytes out; no system call, no OS header."""

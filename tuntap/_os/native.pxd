@@ -1,0 +1,199 @@
+"""THE CONTRACT: what `_core` asks of an operating system.
+
+Exactly one core (linux.pyx, none.pyx, ...) is compiled under the module name `tuntap._os.native`
+against this file, so Cython refuses a core that lacks a function or differs in a signature.
+
+Rules for every function: no Python object, no exception, no lock of its own, safe to call without
+the GIL.  The result is n >= 0, or -errno.  Before returning -errno a function names the call that
+failed in `handle.failed[path]`.  `_core` serialises calls per path: at most one receive, one send
+and one control call run at the same time on one handle, and os_wait may run beside all of them.
+"""
+from libc.stdint cimport int32_t, int64_t, intptr_t, uint8_t, uint32_t, uint64_t
+
+cdef enum:
+    NAME_SIZE = 16            # bytes of an interface name, the closing NUL included
+    MAC_SIZE = 6
+
+# What a handle carries.  LAYER_UNKNOWN is an adopted datagram socket that is no interface.
+cdef enum:
+    LAYER_UNKNOWN = 0
+    LAYER_TAP = 2
+    LAYER_TUN = 3
+
+# The three ways into a handle, each with its own lock in `_core`, and its own `failed` name.
+cdef enum:
+    PATH_RECV = 0
+    PATH_SEND = 1
+    PATH_CONTROL = 2
+    PATHS = 3
+
+# How the bytes of one read or write are framed; `_core` picks the kernel that unframes them.
+cdef enum:
+    FRAMING_NONE = 0
+    FRAMING_VIRTIO = 1
+    FRAMING_BPF = 2
+
+cdef enum:
+    OPEN_EXCLUSIVE = 1        # fail if the interface exists
+    OPEN_PACKET_INFORMATION = 2   # keep the 4-byte header of the OS in front of each packet
+
+cdef enum:
+    INTERFACES_MAX = 4096     # most names os_interfaces is asked for
+
+# Integer settings of an interface, read by os_get and written by os_set.
+cdef enum:
+    SETTING_INDEX = 0
+    SETTING_MTU = 1
+    SETTING_UP = 2            # administratively up
+    SETTING_RUNNING = 3       # read only: operational
+    SETTING_CARRIER = 4
+    SETTING_TX_QUEUE_LEN = 5
+    SETTING_PERSIST = 6
+    SETTING_OWNER = 7         # user id, -1 for none
+    SETTING_GROUP = 8
+    SETTING_LINK_LOCAL = 9    # 0: the OS makes no IPv6 link-local address and sends nothing by itself
+    SETTING_PACKET_INFORMATION = 10   # read only
+    SETTING_LAYER = 11        # read only: Layer
+    SETTINGS = 12
+
+# What this OS can do at all: bit numbers of os_capabilities, beside the settings above.
+cdef enum:
+    CAN_RENAME = 16
+    CAN_SET_MAC = 17
+    CAN_SET_BROADCAST = 18
+    CAN_SET_ADDRESSES = 19
+    CAN_OPEN_IN_NETNS = 20
+    CAN_TAP = 21
+    CAN_TUN = 22
+    CAN_PEER_ADDRESS = 23
+    CAN_STATISTICS = 24
+    CAN_METRIC = 25
+
+# What the kernel's driver offers: bit numbers of os_features.
+cdef enum:
+    FEATURE_TUN = 0
+    FEATURE_TAP = 1
+    FEATURE_MULTI_QUEUE = 2
+    FEATURE_VIRTIO_HEADER = 3
+    FEATURE_NAPI = 4
+    FEATURES = 5
+
+# Order of os_get_statistics; the direction is the interface's, as in `ip -s link`.
+cdef enum:
+    STATISTIC_RX_PACKETS = 0
+    STATISTIC_TX_PACKETS = 1
+    STATISTIC_RX_BYTES = 2
+    STATISTIC_TX_BYTES = 3
+    STATISTIC_RX_ERRORS = 4
+    STATISTIC_TX_ERRORS = 5
+    STATISTIC_RX_DROPPED = 6
+    STATISTIC_TX_DROPPED = 7
+    STATISTICS = 8
+
+# What an error means, whatever the OS calls it; `_core` picks the exception by it.
+cdef enum:
+    MEANS_OTHER = 0
+    MEANS_CLOSED = 1
+    MEANS_GONE = 2
+    MEANS_LINK_DOWN = 3
+    MEANS_UNSUPPORTED = 4
+    MEANS_BUSY = 5
+    MEANS_PRIVILEGE = 6
+    MEANS_PACKET = 7
+
+cdef struct Handle:
+    intptr_t io               # descriptor the packets pass through; -1 if closed or none
+    intptr_t wake[2]          # the first becomes ready to end a wait; the second, if any, makes it so
+    intptr_t control[2]       # configuration sockets, in the network namespace of the device
+    void *state               # whatever else a core keeps; os_close frees it
+    const char *failed[3]     # per path, the call that failed last
+    char name[16]             # the interface an io-less handle (os_inspect) is about
+    int layer
+    int framing[2]            # Framing of PATH_RECV and PATH_SEND
+    int owned                 # os_close closes `io` only if set
+    int mode                  # a core's own: how `io` is read and written
+    int prefix                # bytes the OS puts in front of a packet and the core hides
+    int packet_information    # bytes of OS header the caller asked to see in front of a packet
+    int created               # os_open made the interface; it was not there before
+    uint64_t realm            # the network namespace `control` is in; 0 if that is not known
+
+# Slots of a batch.  Slot i starts at data + i * stride and holds at most slot_size bytes.
+cdef struct SlotView:
+    uint8_t *data
+    uint8_t *limit            # end of the memory that may be written behind the last slot
+    int32_t *lengths
+    int32_t *cut              # indices of packets that did not fit their slot
+    int32_t cuts              # how many there are
+    int32_t capacity
+    int32_t slot_size
+    intptr_t stride
+
+cdef struct OpenRequest:
+    const char *name          # "" lets the OS choose; a pattern such as "tun%d" is completed
+    int layer
+    uint32_t flags            # OpenFlag
+    intptr_t netns            # descriptor of a network namespace, -1 for the caller's
+
+cdef struct Address:
+    uint8_t ip[16]            # network order; IPv4 uses the first four bytes
+    uint8_t peer[16]
+    uint8_t broadcast[16]
+    int family                # 4 or 6
+    int prefix
+    int has_peer
+    int has_broadcast
+    int automatic             # read only: made by the OS (IPv6 link-local)
+    int no_route              # do not add the route to the subnet
+    uint32_t metric           # of that route; 0 for the default
+
+# Life.  os_open and os_adopt fill a handle; after a failure nothing is left open.
+cdef int os_open(Handle *handle, const OpenRequest *request) noexcept nogil
+cdef int os_adopt(Handle *handle, intptr_t io, int owned) noexcept nogil
+cdef int os_inspect(Handle *handle, const char *name) noexcept nogil    # configuration, no packets
+cdef void os_close(Handle *handle) noexcept nogil
+
+# Packets.  Both move what they can without waiting, from slot `start` up to before `stop`, and
+# return how many packets moved; `error` gets the errno that stopped them (0: full or would block).
+cdef int os_recv(Handle *handle, SlotView *slots, int start, int stop, int *error) noexcept nogil
+cdef int os_send(Handle *handle, SlotView *slots, int start, int stop, int *error) noexcept nogil
+
+# Waiting.  os_wait returns 1 when `path` is ready or broken or the handle was woken, 0 after
+# timeout_ns (-1: never), -EINTR after a signal.  A wake-up stays until os_unwake takes it back;
+# os_rewake gives the handle a wake-up of its own after a fork.
+cdef int os_wait(Handle *handle, int path, int64_t timeout_ns) noexcept nogil
+cdef void os_wake(Handle *handle) noexcept nogil
+cdef void os_unwake(Handle *handle) noexcept nogil
+cdef int os_rewake(Handle *handle) noexcept nogil
+
+# Configuration.
+cdef int os_get(Handle *handle, int setting, int64_t *value) noexcept nogil
+cdef int os_set(Handle *handle, int setting, int64_t value) noexcept nogil
+cdef int os_get_name(Handle *handle, char *name) noexcept nogil
+cdef int os_set_name(Handle *handle, const char *name) noexcept nogil
+cdef int os_get_mac(Handle *handle, uint8_t *mac) noexcept nogil
+cdef int os_set_mac(Handle *handle, const uint8_t *mac) noexcept nogil
+cdef int os_get_addresses(Handle *handle, Address *addresses, int capacity) noexcept nogil   # how many there are
+cdef int os_add_address(Handle *handle, const Address *address) noexcept nogil
+cdef int os_remove_address(Handle *handle, const Address *address) noexcept nogil
+cdef int os_set_broadcast(Handle *handle, const uint8_t *broadcast) noexcept nogil
+cdef int os_get_statistics(Handle *handle, uint64_t *values) noexcept nogil
+
+# The system.
+cdef uint64_t os_capabilities() noexcept nogil
+cdef int os_features(Handle *handle, uint32_t *features) noexcept nogil    # an empty handle; names the failed call
+cdef int os_interfaces(Handle *handle, char *names, int capacity) noexcept nogil   # TUN and TAP, how many there are
+cdef int os_delete(Handle *handle, const char *name) noexcept nogil
+cdef int os_private_network(Handle *handle) noexcept nogil   # moves this process to a network of its own
+cdef int os_meaning(int path, int error, const char *failed, const char **advice) noexcept nogil
+
+
+cdef inline void handle_clear(Handle *handle) noexcept nogil:
+    """A handle that holds nothing."""
+    handle.io = handle.wake[0] = handle.wake[1] = handle.control[0] = handle.control[1] = -1
+    handle.state = NULL
+    handle.failed[PATH_RECV] = handle.failed[PATH_SEND] = handle.failed[PATH_CONTROL] = b""
+    handle.name[0] = 0
+    handle.layer = LAYER_UNKNOWN
+    handle.framing[PATH_RECV] = handle.framing[PATH_SEND] = FRAMING_NONE
+    handle.owned = handle.mode = handle.prefix = handle.packet_information = handle.created = 0
+    handle.realm = 0

@@ -1,0 +1,153 @@
+"""An OS without a core of its own: adopts a descriptor, answers "not supported" to the rest.
+
+This is also the file to copy when a new OS is added.
+"""
+from libc.errno cimport EBADF, EINVAL, EMSGSIZE, ENODEV, EOPNOTSUPP
+from libc.stdint cimport int64_t, intptr_t, uint8_t, uint32_t, uint64_t
+
+from tuntap._os.native cimport *
+from tuntap._os.posix cimport *
+
+
+cdef int unsupported(Handle *handle) noexcept nogil:
+    handle.failed[PATH_CONTROL] = b"tuntap on this operating system"
+    return -EOPNOTSUPP
+
+
+cdef int os_open(Handle *handle, const OpenRequest *request) noexcept nogil:
+    handle_clear(handle)
+    return unsupported(handle)
+
+
+cdef int os_adopt(Handle *handle, intptr_t io, int owned) noexcept nogil:
+    cdef int result
+    handle_clear(handle)
+    handle.io = io
+    if fcntl(<int> io, F_GETFL) < 0:
+        return fail(handle, PATH_CONTROL, b"fcntl(F_GETFL)")
+    handle.mode = MODE_SOCKET if is_datagram_socket(<int> io) else MODE_POLL
+    result = pipe_rewake(handle)
+    if result < 0:
+        os_close(handle)
+        return result
+    handle.owned = owned
+    return 0
+
+
+cdef int os_inspect(Handle *handle, const char *name) noexcept nogil:
+    handle_clear(handle)
+    return unsupported(handle)
+
+
+cdef void os_close(Handle *handle) noexcept nogil:
+    if handle.owned:
+        close_fd(&handle.io)
+    handle.io = -1
+    close_fd(&handle.wake[0])
+    close_fd(&handle.wake[1])
+
+
+cdef int os_recv(Handle *handle, SlotView *slots, int start, int stop, int *error) noexcept nogil:
+    return posix_recv(handle, slots, start, stop, error)
+
+
+cdef int os_send(Handle *handle, SlotView *slots, int start, int stop, int *error) noexcept nogil:
+    return posix_send(handle, slots, start, stop, NULL, NULL, error)
+
+
+cdef int os_wait(Handle *handle, int path, int64_t timeout_ns) noexcept nogil:
+    return posix_wait(handle, path, timeout_ns)
+
+
+cdef void os_wake(Handle *handle) noexcept nogil:
+    pipe_wake(handle)
+
+
+cdef void os_unwake(Handle *handle) noexcept nogil:
+    pipe_unwake(handle)
+
+
+cdef int os_rewake(Handle *handle) noexcept nogil:
+    return pipe_rewake(handle)
+
+
+cdef int os_get(Handle *handle, int setting, int64_t *value) noexcept nogil:
+    return unsupported(handle)
+
+
+cdef int os_set(Handle *handle, int setting, int64_t value) noexcept nogil:
+    return unsupported(handle)
+
+
+cdef int os_get_name(Handle *handle, char *name) noexcept nogil:
+    return unsupported(handle)
+
+
+cdef int os_set_name(Handle *handle, const char *name) noexcept nogil:
+    return unsupported(handle)
+
+
+cdef int os_get_mac(Handle *handle, uint8_t *mac) noexcept nogil:
+    return unsupported(handle)
+
+
+cdef int os_set_mac(Handle *handle, const uint8_t *mac) noexcept nogil:
+    return unsupported(handle)
+
+
+cdef int os_get_addresses(Handle *handle, Address *addresses, int capacity) noexcept nogil:
+    return unsupported(handle)
+
+
+cdef int os_add_address(Handle *handle, const Address *address) noexcept nogil:
+    return unsupported(handle)
+
+
+cdef int os_remove_address(Handle *handle, const Address *address) noexcept nogil:
+    return unsupported(handle)
+
+
+cdef int os_set_broadcast(Handle *handle, const uint8_t *broadcast) noexcept nogil:
+    return unsupported(handle)
+
+
+cdef int os_get_statistics(Handle *handle, uint64_t *values) noexcept nogil:
+    return unsupported(handle)
+
+
+cdef uint64_t os_capabilities() noexcept nogil:
+    return 0
+
+
+cdef int os_features(Handle *handle, uint32_t *features) noexcept nogil:
+    handle_clear(handle)
+    return unsupported(handle)
+
+
+cdef int os_interfaces(Handle *handle, char *names, int capacity) noexcept nogil:
+    handle_clear(handle)
+    return unsupported(handle)
+
+
+cdef int os_delete(Handle *handle, const char *name) noexcept nogil:
+    handle_clear(handle)
+    return unsupported(handle)
+
+
+cdef int os_private_network(Handle *handle) noexcept nogil:
+    handle_clear(handle)
+    return unsupported(handle)
+
+
+cdef int os_meaning(int path, int error, const char *failed, const char **advice) noexcept nogil:
+    advice[0] = b""
+    if error == ENODEV:
+        return MEANS_GONE
+    if error == EBADF:
+        return MEANS_CLOSED
+    if error == EOPNOTSUPP:
+        advice[0] = b"this operating system has no core yet: adopt a descriptor with from_fd()"
+        return MEANS_UNSUPPORTED
+    if path == PATH_SEND and error in (EINVAL, EMSGSIZE):
+        return MEANS_PACKET
+    return MEANS_OTHER

@@ -1,0 +1,327 @@
+"""For tests of programs that use tuntap: devices without rights, packets, and a slow checksum.
+
+`pair` gives two connected devices in memory with the whole device API; `private_network` moves the
+process to a network of its own, in which it may open real ones.
+"""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import itertools
+import socket
+import struct
+from typing import Any
+
+from tuntap import _core
+from tuntap._config import make_interface
+from tuntap._device import Device, Tap, Tun
+from tuntap._errors import (
+    DeviceBusyError,
+    LinkDownError,
+    PacketError,
+    TunTapError,
+    UnsupportedError,
+)
+
+__all__ = [
+    "checksum",
+    "ethernet",
+    "icmp_echo",
+    "icmp_reply",
+    "ip_packet",
+    "pair",
+    "private_network",
+    "tcp",
+    "udp",
+]
+
+private_network = _core.private_network
+_numbers = itertools.count(1)
+
+
+class _Memory(Device):
+    """One end of a pair: packets go through a socket, settings live in a dict."""
+
+    _settings: dict[str, int]
+    _address_list: list[tuple[bytes, int, bytes | None, bytes | None, bool]]
+    _counters: list[int]
+
+    @classmethod
+    def _make(cls, fd: int, name: str, mtu: int) -> Any:
+        device = cls.from_fd(fd)
+        number = next(_numbers)
+        device._settings = {
+            "index": number, "mtu": mtu, "up": 1, "carrier": 1, "tx_queue_len": 500, "persist": 0,
+            "owner": -1, "group": -1, "quiet": 0, "packet_information": 0,
+        }  # fmt: skip
+        device._address_list = []
+        device._counters = [0] * 8
+        device._name = name
+        device._mac_bytes = b"\x02\x00" + number.to_bytes(4, "big")
+        return device
+
+    # What a real device asks the kernel; a closed one answers as closed.
+
+    def _require_open(self) -> None:
+        if self.closed:
+            super()._get("index")
+
+    def _get(self, setting: str) -> int:
+        self._require_open()
+        if setting == "running":
+            return self._settings["up"] & self._settings["carrier"]
+        return self._settings[setting]
+
+    def _set(self, setting: str, value: int) -> None:
+        self._require_open()
+        self._settings[setting] = int(value)
+
+    def _get_name(self) -> str:
+        self._require_open()
+        return self._name
+
+    def _set_name(self, name: str) -> None:
+        self._require_open()
+        self._name = name
+
+    def _get_mac(self) -> bytes:
+        self._require_open()
+        return self._mac_bytes
+
+    def _set_mac(self, mac: bytes) -> None:
+        self._require_open()
+        self._mac_bytes = mac
+
+    def _get_addresses(self) -> list[tuple[bytes, int, bytes | None, bytes | None, bool]]:
+        self._require_open()
+        return list(self._address_list)
+
+    def _add_address(
+        self, ip: bytes, prefix: int, peer: bytes | None, broadcast: bytes | None, route: bool, metric: int
+    ) -> None:
+        self._require_open()
+        if any(entry[:3] == (ip, prefix, peer) for entry in self._address_list):
+            raise DeviceBusyError(errno.EEXIST, "the interface has this address already", self._name)
+        self._address_list.append((ip, prefix, peer, broadcast, False))
+
+    def _remove_address(self, ip: bytes, prefix: int, peer: bytes | None) -> None:
+        self._require_open()
+        for entry in self._address_list:
+            if entry[:3] == (ip, prefix, peer):
+                self._address_list.remove(entry)
+                return
+        raise TunTapError(
+            errno.EADDRNOTAVAIL, f"no address {make_interface(ip, prefix, peer)}", self._name
+        )
+
+    def _set_broadcast(self, broadcast: bytes) -> None:
+        self._require_open()
+        for i, (ip, prefix, peer, _, automatic) in enumerate(self._address_list):
+            if len(ip) == 4:
+                self._address_list[i] = (ip, prefix, peer, broadcast, automatic)
+                return
+        raise TunTapError(errno.EADDRNOTAVAIL, "no IPv4 address to broadcast from", self._name)
+
+    def _get_statistics(self) -> tuple[int, ...]:
+        self._require_open()
+        return tuple(self._counters)
+
+    # Packets: the compiled path of every device, with what a kernel would check in front of it.
+
+    def _check(self, packets: Any) -> None:
+        if self.closed:
+            return
+        if not self._settings["up"]:
+            raise LinkDownError(errno.EIO, "the interface is down: bring it up with up()", self._name)
+        if self._layer == Tun._layer:
+            for packet in packets:
+                if len(packet) and bytes(packet[:1])[0] >> 4 not in (4, 6):
+                    raise PacketError(errno.EINVAL, "a TUN takes IPv4 and IPv6 packets", self._name)
+
+    def _count(self, first: int, packets: int, size: int) -> None:
+        self._counters[first] += packets
+        self._counters[first + 2] += size
+
+    def recv(self, timeout: float | None = None) -> bytes:
+        packet = super().recv(timeout)
+        self._count(1, 1, len(packet))
+        return packet
+
+    def recv_into(self, buffer: Any, timeout: float | None = None) -> int:
+        size = super().recv_into(buffer, timeout)
+        self._count(1, 1, size)
+        return size
+
+    def recv_batch(self, batch: Any, timeout: float | None = None) -> int:
+        count = super().recv_batch(batch, timeout)
+        self._count(1, count, int(batch.lengths[:count].sum()))
+        return count
+
+    def send(self, packet: Any, timeout: float | None = None) -> int:
+        if isinstance(packet, (bytes, bytearray, memoryview)):
+            self._check([packet])
+        size = super().send(packet, timeout)
+        self._count(0, 1, size)
+        return size
+
+    def send_batch(
+        self, batch: Any, timeout: float | None = None, *, start: int = 0, stop: int | None = None
+    ) -> int:
+        last = batch.count if stop is None else stop
+        self._check(batch.data[start:last])
+        count = super().send_batch(batch, timeout, start=start, stop=stop)
+        self._count(0, count, int(batch.lengths[start : start + count].sum()))
+        return count
+
+
+class MemoryTun(_Memory, Tun):
+    """A TUN that exists in memory only."""
+
+
+class MemoryTap(_Memory, Tap):
+    """A TAP that exists in memory only."""
+
+
+def pair(kind: type[Device] = Tun, *, mtu: int = 1500, names: tuple[str, str] = ("mem0", "mem1")) -> Any:
+    """Two connected devices in memory: what one sends the other receives.
+
+    Parameters
+    ----------
+    kind : type, optional
+        `Tun` or `Tap`.
+    mtu : int, optional
+        Of both.
+    names : tuple of str, optional
+        Of the one and the other.
+
+    Returns
+    -------
+    tuple of Device
+        Each with the whole device API: packets take the compiled path of a real device, settings
+        are kept in memory.  Closing one end lets the other raise `DeviceGoneError`.
+
+    Notes
+    -----
+    Unlike a kernel, which drops when its queue is full, a full pair lets send() wait, so that
+    nothing is lost and time-outs of send() can be tested.
+    """
+    family = getattr(socket, "AF_UNIX", None)
+    if family is None:
+        raise UnsupportedError(errno.EOPNOTSUPP, "this system has no local datagram sockets")
+    made = MemoryTap if issubclass(kind, Tap) else MemoryTun
+    one, other = socket.socketpair(family, getattr(socket, "SOCK_SEQPACKET", socket.SOCK_DGRAM))
+    try:
+        for end in (one, other):
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+        first = made._make(one.detach(), names[0], mtu)
+        return first, made._make(other.detach(), names[1], mtu)
+    finally:
+        one.close()
+        other.close()
+
+
+def checksum(data: bytes, initial: int = 0) -> int:
+    """The Internet checksum as RFC 1071 writes it down, word by word: slow and obvious."""
+    total = initial
+    for i in range(0, len(data) - 1, 2):
+        total += data[i] << 8 | data[i + 1]
+    if len(data) % 2:
+        total += data[-1] << 8
+    while total >> 16:
+        total = (total >> 16) + (total & 0xFFFF)
+    return total ^ 0xFFFF
+
+
+def ip_packet(source: str, destination: str, protocol: int, payload: bytes, *, ttl: int = 64) -> bytes:
+    """An IPv4 or IPv6 packet around a payload.
+
+    Parameters
+    ----------
+    source, destination : str
+        Addresses of one family.
+    protocol : int
+        Of the payload: 1 ICMP, 6 TCP, 17 UDP, 58 ICMPv6.
+    payload : bytes
+        Everything behind the IP header.
+    ttl : int, optional
+        Time to live, or hop limit.
+    """
+    a, b = ipaddress.ip_address(source), ipaddress.ip_address(destination)
+    if a.version != b.version:
+        raise ValueError(f"{source} and {destination} are of different families")
+    if a.version == 6:
+        return struct.pack("!IHBB", 6 << 28, len(payload), protocol, ttl) + a.packed + b.packed + payload
+    header = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(payload), 0, 0x4000, ttl, protocol, 0)
+    header += a.packed + b.packed
+    return header[:10] + checksum(header).to_bytes(2, "big") + header[12:] + payload
+
+
+def _pseudo_header(source: str, destination: str, protocol: int, length: int) -> int:
+    data = ipaddress.ip_address(source).packed + ipaddress.ip_address(destination).packed
+    words = struct.unpack(f"!{len(data) // 2}H", data)
+    return sum(words) + protocol + length
+
+
+def udp(source: str, destination: str, sport: int, dport: int, payload: bytes = b"") -> bytes:
+    """A UDP datagram in its IP packet, checksums valid."""
+    datagram = struct.pack("!HHHH", sport, dport, 8 + len(payload), 0) + payload
+    initial = _pseudo_header(source, destination, 17, len(datagram))
+    datagram = datagram[:6] + (checksum(datagram, initial) or 0xFFFF).to_bytes(2, "big") + datagram[8:]
+    return ip_packet(source, destination, 17, datagram)
+
+
+def tcp(
+    source: str, destination: str, sport: int, dport: int, payload: bytes = b"",
+    *, seq: int = 0, ack: int = 0, flags: int = 0x10, window: int = 65535,
+) -> bytes:  # fmt: skip
+    """A TCP segment without options in its IP packet, checksums valid."""
+    segment = struct.pack("!HHIIBBHHH", sport, dport, seq, ack, 5 << 4, flags, window, 0, 0) + payload
+    initial = _pseudo_header(source, destination, 6, len(segment))
+    segment = segment[:16] + checksum(segment, initial).to_bytes(2, "big") + segment[18:]
+    return ip_packet(source, destination, 6, segment)
+
+
+def icmp_echo(
+    source: str, destination: str, identifier: int = 0, sequence: int = 0, payload: bytes = b"",
+    *, reply: bool = False,
+) -> bytes:  # fmt: skip
+    """An ICMP or ICMPv6 echo request (or reply) in its IP packet, checksums valid."""
+    version = ipaddress.ip_address(source).version
+    protocol = 1 if version == 4 else 58
+    kind = (0 if reply else 8) if version == 4 else (129 if reply else 128)
+    message = struct.pack("!BBHHH", kind, 0, 0, identifier, sequence) + payload
+    initial = 0 if version == 4 else _pseudo_header(source, destination, protocol, len(message))
+    message = message[:2] + checksum(message, initial).to_bytes(2, "big") + message[4:]
+    return ip_packet(source, destination, protocol, message)
+
+
+def icmp_reply(packet: bytes) -> bytes | None:
+    """The answer to an ICMP or ICMPv6 echo request; None if the packet is none."""
+    if len(packet) >= 28 and packet[0] >> 4 == 4:
+        start = (packet[0] & 15) * 4
+        source, destination = packet[12:16], packet[16:20]
+        request = packet[9] == 1 and packet[start : start + 1] == b"\x08"
+        end = int.from_bytes(packet[2:4], "big")
+    elif len(packet) >= 48 and packet[0] >> 4 == 6:
+        start = 40
+        source, destination = packet[8:24], packet[24:40]
+        request = packet[6] == 58 and packet[40] == 128
+        end = 40 + int.from_bytes(packet[4:6], "big")
+    else:
+        return None
+    if not request or not start + 8 <= end <= len(packet):
+        return None
+    identifier, sequence = struct.unpack_from("!HH", packet, start + 4)
+    return icmp_echo(
+        str(ipaddress.ip_address(destination)), str(ipaddress.ip_address(source)), identifier, sequence,
+        bytes(packet[start + 8 : end]), reply=True,
+    )  # fmt: skip
+
+
+def ethernet(source: str, destination: str, payload: bytes, *, ethertype: int | None = None) -> bytes:
+    """An Ethernet frame; the type of an IP payload is found by itself."""
+    if ethertype is None:
+        ethertype = 0x86DD if payload[:1] and payload[0] >> 4 == 6 else 0x0800
+    macs = [bytes.fromhex(mac.replace(":", "")) for mac in (destination, source)]
+    return macs[0] + macs[1] + ethertype.to_bytes(2, "big") + payload
