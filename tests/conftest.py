@@ -17,9 +17,7 @@ from tuntap import testing
 
 
 def pytest_addoption(parser):
-    parser.addoption(
-        "--require-root", action="store_true", help="a test that is skipped is a failure (CI)"
-    )
+    parser.addoption("--require-root", action="store_true", help="a test that is skipped is a failure (CI)")
 
 
 @pytest.fixture(scope="session")

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from tuntap import _core
 from tuntap._config import parse_integer
+
+if TYPE_CHECKING:
+    from tuntap._core import Writable
 
 
 class PacketBatch(_core.Slots):
@@ -50,7 +53,7 @@ class PacketBatch(_core.Slots):
         return cls._make(memory, np.zeros(capacity, np.int32), slot_size, headroom)
 
     @classmethod
-    def wrap(cls, data: Any, lengths: Any, headroom: int = 0) -> PacketBatch:
+    def wrap(cls, data: Writable, lengths: Writable, headroom: int = 0) -> PacketBatch:
         """Use the caller's own arrays as slots, without a copy.
 
         Parameters
@@ -68,7 +71,7 @@ class PacketBatch(_core.Slots):
             Its `count` is `capacity`, so that it can be sent as it is; a receive sets it anew.
         """
         try:
-            shape = memoryview(data).shape
+            shape = memoryview(data).shape  # type: ignore[arg-type]
         except (TypeError, ValueError, BufferError):
             raise TypeError(f"data must be an array of uint8, not {type(data).__name__}") from None
         if shape is None or len(shape) != 2:
@@ -81,7 +84,7 @@ class PacketBatch(_core.Slots):
         return batch
 
     @classmethod
-    def _make(cls, memory: Any, lengths: Any, slot_size: int, headroom: int) -> PacketBatch:
+    def _make(cls, memory: Writable, lengths: Writable, slot_size: int, headroom: int) -> PacketBatch:
         batch = super().__new__(cls, memory, lengths, slot_size, headroom)
         stride = headroom + slot_size
         flat = np.asarray(memory).reshape(-1)
@@ -112,7 +115,6 @@ class PacketBatch(_core.Slots):
         return self.buffer[position, start : self.headroom + max(self.lengths[position], 0)]
 
     def __repr__(self) -> str:
-        return (
-            f"<PacketBatch of {self.count}/{self.capacity} packets, slots of {self.slot_size} bytes"
-            + (f" after {self.headroom}>" if self.headroom else ">")
+        return f"<PacketBatch of {self.count}/{self.capacity} packets, slots of {self.slot_size} bytes" + (
+            f" after {self.headroom}>" if self.headroom else ">"
         )

@@ -15,6 +15,7 @@ from tuntap._errors import TunTapError
 
 TUN_MTU_MAX = 65535
 TAP_MTU_MAX = 65521  # 65535 less the Ethernet header
+QUEUE_LEN_MAX = 2**19
 IPV6_MTU_MIN = 1280  # RFC 8200, section 5
 
 
@@ -47,7 +48,7 @@ class IPv6Interface(ipaddress.IPv6Interface):
     peer: ipaddress.IPv6Address | None = None
 
 
-Interface = Union[IPv4Interface, IPv6Interface]
+Interface = IPv4Interface | IPv6Interface
 AddressLike = Union[
     str,
     ipaddress.IPv4Interface,
@@ -63,7 +64,7 @@ def make_interface(ip: bytes, prefix: int, peer: bytes | None = None) -> Interfa
     kind = IPv4Interface if len(ip) == 4 else IPv6Interface
     made = kind((ip, prefix))
     if peer is not None:
-        made.peer = ipaddress.ip_address(peer)  # type: ignore[assignment]
+        made.peer = ipaddress.ip_address(peer)
     return made
 
 
@@ -84,17 +85,7 @@ def parse_address(value: AddressLike) -> Interface:
         value, peer = value
     elif isinstance(value, str) and " peer " in value:
         value, _, peer = value.partition(" peer ")
-    allowed = (
-        str,
-        ipaddress.IPv4Interface,
-        ipaddress.IPv6Interface,
-        ipaddress.IPv4Address,
-        ipaddress.IPv6Address,
-    )
-    if not isinstance(value, allowed):
-        raise TypeError(
-            f"an address is a str such as '10.0.0.1/24' or an ipaddress interface, not {value!r}"
-        )
+    _require_address(value)
     parsed = _ip_interface(value)
     made = make_interface(parsed.ip.packed, parsed.network.prefixlen)
     _refuse_unusable(made, has_peer=peer is not None)
@@ -113,11 +104,23 @@ def _ip_interface(value: object) -> ipaddress.IPv4Interface | ipaddress.IPv6Inte
     return parsed
 
 
+def _require_address(value: object) -> None:
+    allowed = (
+        str,
+        ipaddress.IPv4Interface,
+        ipaddress.IPv6Interface,
+        ipaddress.IPv4Address,
+        ipaddress.IPv6Address,
+    )
+    if not isinstance(value, allowed):
+        raise TypeError(f"an address is a str such as '10.0.0.1/24' or an ipaddress interface, not {value!r}")
+
+
 def _refuse_unusable(address: Interface, *, has_peer: bool) -> None:
     ip, network = address.ip, address.network
     if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:
         raise ValueError(f"{address} is an IPv4-mapped address: write {ip.ipv4_mapped} as IPv4")
-    if ip.is_unspecified or ip.is_multicast or int(ip) == 2**32 - 1 and ip.version == 4:
+    if ip.is_unspecified or ip.is_multicast or (int(ip) == 2**32 - 1 and ip.version == 4):
         raise ValueError(f"{address} cannot be the address of an interface")
     host_bits = ip.max_prefixlen - network.prefixlen
     if host_bits < 2 or has_peer:
@@ -132,14 +135,18 @@ def _refuse_unusable(address: Interface, *, has_peer: bool) -> None:
 
 
 def _set_peer(address: Interface, peer: object, value: object) -> None:
+    _require_address(peer)
     parsed = _ip_interface(peer)
+    _refuse_unusable(make_interface(parsed.ip.packed, parsed.network.prefixlen), has_peer=True)
+    if parsed.ip == address.ip:
+        raise ValueError(f"{value!r}: an address is not its own peer")
     if parsed.version != address.version:
         raise ValueError(f"{value!r} and its peer {peer!r} are of different families")
     if isinstance(peer, str) and "/" in peer:
         prefix = parsed.network.prefixlen
         if isinstance(value, str) and "/" in value and prefix != address.network.prefixlen:
             raise ValueError(f"{value!r} and its peer {peer!r} name different prefixes")
-        address.__init__((address.ip.packed, prefix))  # type: ignore[misc]
+        address.__init__((address.ip.packed, prefix))  # type: ignore
     address.peer = parsed.ip  # type: ignore[assignment]
 
 
@@ -176,7 +183,7 @@ def parse_name(name: object) -> str:
         raise ValueError(f"an interface name has 1 to {_core.NAME_MAX} characters, not {name!r}")
     if not name.isascii() or any(c in "/:" or c <= " " or c == "\x7f" for c in name):
         raise ValueError(f"an interface name has no spaces, '/', ':' or non-ASCII: {name!r}")
-    if name in (".", ".."):
+    if name in (".", "..", "all", "default"):  # the last two are taken by net.ipv4.conf
         raise ValueError(f"{name!r} is no interface name")
     if "%" in name and (name.count("%") > 1 or "%d" not in name):
         raise ValueError(f"a name pattern has one %d: {name!r}")
@@ -195,14 +202,19 @@ def parse_integer(value: object, what: str, low: int, high: int) -> int:
     return number
 
 
+def parse_queue_len(length: object) -> int:
+    """A queue length: the kernel allocates one pointer per packet in one piece."""
+    return parse_integer(length, "tx_queue_len", 0, QUEUE_LEN_MAX)
+
+
 def parse_mac(mac: str | bytes) -> bytes:
     """A unicast MAC address, ``"02:00:00:00:00:01"`` or 6 bytes."""
     if isinstance(mac, str):
         parts = mac.replace("-", ":").split(":")
         try:
-            if len(parts) != 6 or any(len(part) != 2 for part in parts):
+            if len(parts) != 6 or any(len(part) != 2 or not part.isalnum() for part in parts):
                 raise ValueError
-            packed = bytes(int(part, 16) for part in parts)
+            packed = bytes.fromhex("".join(parts))
         except ValueError:
             raise ValueError(f"a MAC address looks like '02:00:00:00:00:01', not {mac!r}") from None
     elif isinstance(mac, (bytes, bytearray)):
@@ -221,7 +233,7 @@ def format_mac(mac: bytes) -> str:
 
 
 def parse_user(user: int | str) -> int:
-    """A user id, or -1 for none."""
+    """A user id."""
     if isinstance(user, str):
         import pwd
 
@@ -229,11 +241,11 @@ def parse_user(user: int | str) -> int:
             return pwd.getpwnam(user).pw_uid
         except KeyError:
             raise ValueError(f"there is no user {user!r}") from None
-    return parse_integer(user, "owner", -1, 2**32 - 2)
+    return parse_integer(user, "owner", 0, 2**32 - 2)
 
 
 def parse_group(group: int | str) -> int:
-    """A group id, or -1 for none."""
+    """A group id."""
     if isinstance(group, str):
         import grp
 
@@ -241,7 +253,7 @@ def parse_group(group: int | str) -> int:
             return grp.getgrnam(group).gr_gid
         except KeyError:
             raise ValueError(f"there is no group {group!r}") from None
-    return parse_integer(group, "group", -1, 2**32 - 2)
+    return parse_integer(group, "group", 0, 2**32 - 2)
 
 
 def parse_flag(value: object, what: str) -> bool:
@@ -253,7 +265,7 @@ def parse_flag(value: object, what: str) -> bool:
 def check_netns(netns: object) -> None:
     if netns is not None and (isinstance(netns, bool) or not isinstance(netns, (int, str, os.PathLike))):
         raise TypeError(f"netns is a name, a path or a descriptor, not {type(netns).__name__}")
-    if isinstance(netns, int) and netns < 0:
+    if isinstance(netns, int) and not 0 <= netns < 2**31:
         raise ValueError(f"netns: {netns} is no descriptor")
     if isinstance(netns, str) and (not netns or "\0" in netns):
         raise ValueError(f"netns: {netns!r} is no name")

@@ -4,10 +4,9 @@ A call moves what it can without waiting, under the lock of its direction and wi
 when nothing moved does it wait, counted as a waiter and holding no lock, so that close(), shutdown()
 and interrupt() from any thread or signal handler end it, and close() frees nothing in use.
 """
-cimport cython
 from cpython.buffer cimport (
-    PyBUF_FORMAT, PyBUF_FULL_RO, PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_IsContiguous,
-    PyBuffer_Release, PyObject_CheckBuffer, PyObject_GetBuffer,
+    PyBUF_FULL_RO, PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_IsContiguous, PyBuffer_Release,
+    PyObject_CheckBuffer, PyObject_GetBuffer,
 )
 from cpython.bytes cimport (
     PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE,
@@ -16,11 +15,11 @@ from cpython.exc cimport PyErr_CheckSignals
 from cpython.pythread cimport (
     PyThread_acquire_lock, PyThread_allocate_lock, PyThread_free_lock, PyThread_release_lock, WAIT_LOCK,
 )
-from libc.errno cimport EBADF, EINTR, EINVAL, EMSGSIZE, ETIMEDOUT
+from libc.errno cimport EBADF, EINTR, EMSGSIZE, ETIMEDOUT
 from libc.math cimport isnan
 from libc.stdint cimport int32_t, int64_t, intptr_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
-from libc.string cimport memcpy, memset
+from libc.string cimport memcpy, memmove, memset
 
 from tuntap._kernels.checksum cimport fold, sum_bytes
 from tuntap._os.native cimport *
@@ -28,6 +27,7 @@ from tuntap._os.native cimport *
 import os
 import threading
 import weakref
+from operator import index as operator_index
 from time import monotonic_ns
 
 from tuntap._errors import (
@@ -58,7 +58,7 @@ SETTING_NUMBERS = {
     "persist": SETTING_PERSIST,
     "owner": SETTING_OWNER,
     "group": SETTING_GROUP,
-    "quiet": SETTING_LINK_LOCAL,
+    "quiet": SETTING_QUIET,
     "packet_information": SETTING_PACKET_INFORMATION,
 }
 cdef dict CAPABILITIES = dict(
@@ -81,8 +81,23 @@ cdef dict MEANINGS = {
     MEANS_UNSUPPORTED: (UnsupportedError, "this system or kind of descriptor cannot do it"),
     MEANS_BUSY: (DeviceBusyError, "something else uses it: close that first or choose another name"),
     MEANS_PRIVILEGE: (PrivilegeError, "run with more rights"),
-    MEANS_PACKET: (PacketError, "the packet is none this interface takes: on a TUN it starts with an IPv4 or IPv6 header, on a TAP with an Ethernet header"),
+    MEANS_PACKET: (
+        PacketError,
+        "no packet for this interface: on a TUN it starts with an IPv4 or IPv6 header, on a TAP with "
+        "an Ethernet header",
+    ),
 }
+
+
+cdef bytes encode_name(str name):
+    """A name for the OS core, which must not be cut short on its way."""
+    cdef bytes encoded
+    if name is None:
+        raise TypeError("an interface name is a str, not None")
+    encoded = name.encode()
+    if len(encoded) > NAME_SIZE - 1 or b"\0" in encoded:
+        raise ValueError(f"{name!r} is no interface name: it has at most {NAME_SIZE - 1} bytes")
+    return encoded
 
 
 cdef object describe(int path, int error, const char *failed, object label):
@@ -103,7 +118,10 @@ cdef int64_t nanoseconds(object timeout) except -2:
         return -1
     if isinstance(timeout, bool):
         raise TypeError("timeout must be None or a number of seconds, not bool")
-    seconds = timeout
+    try:
+        seconds = timeout
+    except OverflowError:
+        raise ValueError("timeout is too large; None waits for ever") from None
     if isnan(seconds) or seconds < 0:
         raise ValueError(f"timeout must be None, 0 or a positive number of seconds, not {timeout!r}")
     return -1 if seconds > 9e9 else <int64_t> (seconds * 1e9)
@@ -113,6 +131,14 @@ cdef int64_t deadline_of(object timeout) except -2:
     """The moment a wait ends: -1 never, 0 there is no wait."""
     cdef int64_t duration = nanoseconds(timeout)
     return duration if duration <= 0 else <int64_t> monotonic_ns() + duration
+
+
+cdef Py_ssize_t within(object value, str what, Py_ssize_t low, Py_ssize_t high) except -1:
+    """An index from the caller."""
+    number = operator_index(value)
+    if not low <= number <= high:
+        raise ValueError(f"{what} must be {low} to {high}, not {value}")
+    return number
 
 
 cdef class Slots:
@@ -181,10 +207,8 @@ cdef class Slots:
         return self.used
 
     @count.setter
-    def count(self, Py_ssize_t count):
-        if not 0 <= count <= self.view.capacity:
-            raise ValueError(f"count must be 0 to {self.view.capacity}, not {count}")
-        self.used = <int32_t> count
+    def count(self, count):
+        self.used = <int32_t> within(count, "count", 0, self.view.capacity)
 
     @property
     def truncated(self):
@@ -214,21 +238,25 @@ cdef class Slots:
         """
         cdef Py_buffer packet
         cdef int32_t used = 0
-        self.used = 0
         self.view.cuts = 0
-        for item in packets:
-            if used == self.view.capacity:
-                raise ValueError(f"more packets than the batch has slots ({self.view.capacity})")
-            get_packet(item, &packet)
-            try:
-                if not 1 <= packet.len <= self.view.slot_size:
-                    raise ValueError(
-                        f"packet {used} is {packet.len} bytes, a slot holds 1 to {self.view.slot_size}")
-                memcpy(self.view.data + used * self.view.stride, packet.buf, packet.len)
-                self.view.lengths[used] = <int32_t> packet.len
-            finally:
-                PyBuffer_Release(&packet)
-            used += 1
+        try:
+            for item in packets:
+                if used == self.view.capacity:
+                    raise ValueError(f"more packets than the batch has slots ({self.view.capacity})")
+                get_packet(item, &packet)
+                try:
+                    if not 1 <= packet.len <= self.view.slot_size:
+                        raise ValueError(
+                            f"packet {used} is {packet.len} bytes, a slot holds 1 to {self.view.slot_size}")
+                    # The packets may be those of this very batch, selected.
+                    memmove(self.view.data + used * self.view.stride, packet.buf, packet.len)
+                    self.view.lengths[used] = <int32_t> packet.len
+                finally:
+                    PyBuffer_Release(&packet)
+                used += 1
+        except BaseException:
+            self.used = 0
+            raise
         self.used = used
         return used
 
@@ -302,7 +330,7 @@ cdef class Port:
     def _open(self, str name, int layer, int flags, intptr_t netns):
         """Open an interface; the caller has checked the arguments."""
         cdef OpenRequest request
-        cdef bytes encoded = name.encode()
+        cdef bytes encoded = encode_name(name)
         cdef Handle handle
         cdef int result
         request.name = encoded
@@ -329,7 +357,7 @@ cdef class Port:
 
     def _inspect(self, str name):
         """Configuration of an interface by name, without a queue of it."""
-        cdef bytes encoded = name.encode()
+        cdef bytes encoded = encode_name(name)
         cdef const char *text = encoded
         cdef Handle handle
         cdef int result
@@ -347,7 +375,7 @@ cdef class Port:
         return self.label
 
     def _must_be_new(self):
-        if self.handle.io >= 0 or not self.is_closed or self.close_waits:
+        if self.label:
             raise RuntimeError("this object holds a device already; make another one")
 
     cdef _take(self, Handle *handle, int result, str label):
@@ -629,7 +657,7 @@ cdef class Port:
             if held:
                 PyBuffer_Release(&memory)
 
-    def send_batch(self, Slots batch not None, timeout=None, *, Py_ssize_t start=0, stop=None):
+    def send_batch(self, Slots batch not None, timeout=None, *, start=0, stop=None):
         """Send the packets of a batch in order.
 
         Parameters
@@ -656,27 +684,26 @@ cdef class Port:
             As for send(), if no packet went.
         """
         cdef int64_t deadline = -1 if timeout is None else deadline_of(timeout)
-        cdef Py_ssize_t last = batch.used if stop is None else stop
-        cdef int32_t largest = min(batch.view.slot_size, <int32_t> (LARGEST_PACKET + self.handle.packet_information))
+        cdef Py_ssize_t last = batch.used if stop is None else within(stop, "stop", 0, batch.view.capacity)
+        cdef Py_ssize_t first = within(start, "start", 0, last)
+        cdef int32_t largest = min(
+            batch.view.slot_size, <int32_t> (LARGEST_PACKET + self.handle.packet_information))
         cdef Py_ssize_t i
         cdef int sent = 0
         cdef int outcome
-        if not 0 <= start <= last or last > batch.view.capacity:
-            raise ValueError(
-                f"start and stop must be 0 <= start <= stop <= {batch.view.capacity}, not {start} and {last}")
-        for i in range(start, last):
+        for i in range(first, last):
             if not 1 <= batch.view.lengths[i] <= largest:
                 raise ValueError(f"packet {i}: length {batch.view.lengths[i]} is not 1 to {largest}")
-        if start == last:
+        if first == last:
             return 0
         while True:
             with nogil:
                 self.send_lock.acquire()
-                outcome = self.transmit(&batch.view, <int> start + sent, <int> last)
+                outcome = self.transmit(&batch.view, <int> first + sent, <int> last)
                 self.send_lock.release()
             if outcome > 0:
                 sent += outcome
-                if start + sent == last:
+                if first + sent == last:
                     return sent
                 continue
             if sent == 0:
@@ -689,15 +716,19 @@ cdef class Port:
             try:
                 self.settle(PATH_SEND, outcome, deadline)
             except InterruptError:
-                self.interrupt()
+                self.postpone(IS_INTERRUPTED)
                 return sent
             except (TimeoutError, ClosedError):
                 return sent
 
     cdef void postpone(self, int outcome):
-        """Let the next send raise an error; the states of the port come back by themselves."""
-        if outcome > IS_SHUT:
-            with nogil:
+        """Let a later send raise what ended this one; a port that is closed or shut stays so."""
+        with nogil:
+            if outcome == IS_INTERRUPTED:
+                self.state_lock.acquire()
+                self.latched = True
+                self.state_lock.release()
+            elif outcome > IS_SHUT:
                 self.send_lock.acquire()
                 self.pending[PATH_SEND] = -outcome
                 self.send_lock.release()
@@ -777,12 +808,13 @@ cdef class Port:
 
     cdef int settle(self, int path, int outcome, int64_t deadline) except -1:
         """After an attempt that moved nothing: wait for another, or raise."""
-        cdef int64_t remaining = deadline
+        cdef int64_t remaining = -1
         if outcome == WOULD_WAIT:
-            if deadline > 0:
-                remaining = deadline - <int64_t> monotonic_ns()
-            if remaining == 0 or remaining < -1 or (deadline > 0 and remaining < 0):
-                raise TimeoutError(ETIMEDOUT, "nothing to receive in time" if path == PATH_RECV else "no room to send in time")
+            if deadline >= 0:
+                remaining = deadline - <int64_t> monotonic_ns() if deadline else 0
+            if deadline >= 0 and remaining <= 0:
+                raise TimeoutError(
+                    ETIMEDOUT, "nothing to receive in time" if path == PATH_RECV else "no room to send in time")
             with nogil:
                 outcome = self.wait(path, remaining)
             if outcome == -EINTR:
@@ -857,7 +889,7 @@ cdef class Port:
         return name.decode("utf-8", "surrogateescape")
 
     def _set_name(self, str name):
-        cdef bytes encoded = name.encode()
+        cdef bytes encoded = encode_name(name)
         cdef const char *text = encoded
         cdef int result
         self._begin()
@@ -1045,7 +1077,7 @@ def interfaces():
 def delete(str name):
     """Delete a TUN or TAP interface by name; whoever has it open gets `DeviceGoneError`."""
     cdef Handle handle
-    cdef bytes encoded = name.encode()
+    cdef bytes encoded = encode_name(name)
     cdef const char *text = encoded
     cdef int result
     with nogil:
@@ -1077,7 +1109,7 @@ def checksum(data, uint64_t initial=0):
 
 # Every open port, so that a fork can quiet them.
 _ports = weakref.WeakSet()
-_ports_lock = threading.Lock()
+_ports_lock = threading.RLock()       # a garbage collection inside may close a port
 _forking = []
 
 
@@ -1097,8 +1129,9 @@ def _after_fork_in_child():
 
 
 def _after_fork(in_child):
-    while _forking:
-        _forking.pop()._after_fork(in_child)
+    for port in _forking:
+        port._after_fork(in_child)
+    _forking.clear()
     _ports_lock.release()
 
 

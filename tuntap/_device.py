@@ -8,7 +8,7 @@ import ipaddress
 import os
 import warnings
 from collections.abc import Iterable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from tuntap import _config, _core
 from tuntap._batch import PacketBatch
@@ -121,7 +121,7 @@ class Device(_core.Port):
         if group is not None:
             group = _config.parse_group(group)
         if tx_queue_len is not None:
-            tx_queue_len = _config.parse_integer(tx_queue_len, "tx_queue_len", 0, 2**31 - 1)
+            tx_queue_len = _config.parse_queue_len(tx_queue_len)
         if metric is not None:
             self._metric = _config.parse_integer(metric, "metric", 0, 2**32 - 1)
         if up is not None:
@@ -149,7 +149,7 @@ class Device(_core.Port):
         self._configure(
             created,
             mtu=mtu, tx_queue_len=tx_queue_len, mac=mac, quiet=quiet, addresses=wanted,
-            up=created if up is None else up, owner=owner, group=group, persist=persist,
+            up=True if up is None and created else up, owner=owner, group=group, persist=persist,
         )  # fmt: skip
         self._packet_information = packet_information
 
@@ -174,20 +174,28 @@ class Device(_core.Port):
         What was made here goes with its descriptor; on an interface that was there, every step
         taken is taken back.
         """
-        numbers = [("mtu", mtu), ("tx_queue_len", tx_queue_len), ("owner", owner), ("group", group)]
         try:
             with contextlib.ExitStack() as undo:
-                for setting, value in numbers:
-                    if value is not None:
-                        if not created:
-                            undo.callback(self._set, setting, self._get(setting))
+
+                def change(setting: str, value: int | None) -> None:
+                    if value is None:
+                        return
+                    before = -1 if created else self._get(setting)
+                    if value != before:
                         self._set(setting, value)
+                        if before >= 0:
+                            undo.callback(self._set, setting, before)
+
+                if mtu is not None and not created:
+                    self._check_addresses_survive(mtu)
+                change("mtu", mtu)
+                change("tx_queue_len", tx_queue_len)
                 if mac is not None:
-                    if not created:
-                        undo.callback(self._set_mac, self._get_mac())
+                    before = self._get_mac()
                     self._set_mac(mac)
+                    undo.callback(self._set_mac, before)
                 if quiet:
-                    self._set("quiet", 0)
+                    self._set("quiet", 1)
                 if addresses:
                     _config.check_ipv6_mtu(addresses, self.mtu)
                 present = self.addresses if addresses and not created else []
@@ -195,11 +203,11 @@ class Device(_core.Port):
                     if not any(_config.same_address(address, other) for other in present):
                         self._add(address)
                         undo.callback(self._remove, address)
-                if up if created else up is not None and up != self.is_up:
-                    self._set("up", bool(up))
-                    undo.callback(self._set, "up", not up)
-                if persist is not None:
-                    self._set("persist", persist)
+                change("up", up)
+                # Last, because Linux cannot take an owner away again.
+                change("owner", owner)
+                change("group", group)
+                change("persist", persist)
                 undo.pop_all()
         except BaseException:
             self.close()
@@ -264,10 +272,13 @@ class Device(_core.Port):
     @mtu.setter
     def mtu(self, mtu: int) -> None:
         mtu = self._parse_mtu(mtu)
-        if mtu < _config.IPV6_MTU_MIN:
-            # The kernel would drop the addresses without a word.
-            _config.check_ipv6_mtu(self._given_addresses(), mtu)
+        self._check_addresses_survive(mtu)
         self._set("mtu", mtu)
+
+    def _check_addresses_survive(self, mtu: int) -> None:
+        """Below the MTU of IPv6 the kernel drops the IPv6 addresses without a word."""
+        if mtu < _config.IPV6_MTU_MIN:
+            _config.check_ipv6_mtu(self._given_addresses(), mtu)
 
     def _parse_mtu(self, mtu: int) -> int:
         return _config.parse_integer(mtu, "mtu", _core.MTU_MIN, self._mtu_max)
@@ -310,7 +321,7 @@ class Device(_core.Port):
 
     @tx_queue_len.setter
     def tx_queue_len(self, length: int) -> None:
-        self._set("tx_queue_len", _config.parse_integer(length, "tx_queue_len", 0, 2**31 - 1))
+        self._set("tx_queue_len", _config.parse_queue_len(length))
 
     @property
     def persist(self) -> bool:
@@ -323,21 +334,21 @@ class Device(_core.Port):
 
     @property
     def owner(self) -> int | None:
-        """int or None: User id that may attach without further rights; settable, also by name."""
+        """Int or None: User id that may attach without further rights; settable, also by name."""
         return _none_if_negative(self._get("owner"))
 
     @owner.setter
-    def owner(self, owner: int | str | None) -> None:
-        self._set("owner", -1 if owner is None else _config.parse_user(owner))
+    def owner(self, owner: int | str) -> None:
+        self._set("owner", _config.parse_user(owner))
 
     @property
     def group(self) -> int | None:
-        """int or None: Group id that may attach without further rights; settable, also by name."""
+        """Int or None: Group id that may attach without further rights; settable, also by name."""
         return _none_if_negative(self._get("group"))
 
     @group.setter
-    def group(self, group: int | str | None) -> None:
-        self._set("group", -1 if group is None else _config.parse_group(group))
+    def group(self, group: int | str) -> None:
+        self._set("group", _config.parse_group(group))
 
     @property
     def stats(self) -> Statistics:
@@ -346,7 +357,7 @@ class Device(_core.Port):
 
     @property
     def capabilities(self) -> frozenset[str]:
-        """frozenset of str: Settings this operating system can change or tell."""
+        """Frozenset of str: Settings this operating system can change or tell."""
         return _core.capabilities()
 
     @property
@@ -356,14 +367,14 @@ class Device(_core.Port):
 
     @property
     def offload(self) -> frozenset[str]:
-        """frozenset of str: Offloads negotiated with the kernel, none."""
+        """Frozenset of str: Offloads negotiated with the kernel, none."""
         return frozenset()
 
     # --- addresses ---
 
     @property
     def addresses(self) -> list[Interface]:
-        """list of ipaddress interfaces: Every address, each with its `peer` or None; settable."""
+        """List of ipaddress interfaces: Every address, each with its `peer` or None; settable."""
         return [_config.make_interface(ip, prefix, peer) for ip, prefix, peer, _, _ in self._get_addresses()]
 
     @addresses.setter
@@ -465,6 +476,8 @@ class Device(_core.Port):
 
     @broadcast.setter
     def broadcast(self, broadcast: str | ipaddress.IPv4Address) -> None:
+        if not isinstance(broadcast, (str, ipaddress.IPv4Address)):
+            raise TypeError(f"a broadcast address is a str or an IPv4Address, not {broadcast!r}")
         self._set_broadcast(ipaddress.IPv4Address(broadcast).packed)
 
     @property
@@ -511,7 +524,7 @@ def _none_if_negative(number: int) -> int | None:
     return None if number < 0 else number
 
 
-def _refuse_unsupported(**settings: Any) -> None:
+def _refuse_unsupported(**settings: object) -> None:
     capabilities = _core.capabilities()
     for setting, value in settings.items():
         if value is not None and setting not in capabilities:
@@ -519,7 +532,10 @@ def _refuse_unsupported(**settings: Any) -> None:
 
 
 class Tun(Device):
-    __doc__ = "A TUN interface: IP packets without a link-layer header.\n" + (Device.__doc__ or "").partition("\n")[2]
+    __doc__ = (
+        "A TUN interface: IP packets without a link-layer header.\n"
+        + (Device.__doc__ or "").partition("\n")[2]
+    )
     _layer = _LAYER_TUN
 
 

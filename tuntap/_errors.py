@@ -39,7 +39,7 @@ class LinkDownError(TunTapError):
 
 
 class UnsupportedError(TunTapError):
-    """This operating system, kernel or kind of descriptor cannot do it; the message says why."""
+    """The operating system, kernel or kind of descriptor cannot do it; the message says why."""
 
 
 class DeviceBusyError(TunTapError):

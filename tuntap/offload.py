@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tuntap import _core
+from tuntap._config import parse_integer
+
+if TYPE_CHECKING:
+    from tuntap._core import Readable
 
 __all__ = ["HEADER", "checksum"]
 
@@ -23,7 +27,7 @@ HEADER = np.dtype(
 )
 
 
-def checksum(data: Any, initial: int = 0) -> int:
+def checksum(data: Readable, initial: int = 0) -> int:
     """The Internet checksum (RFC 1071).
 
     Parameters
@@ -39,4 +43,4 @@ def checksum(data: Any, initial: int = 0) -> int:
         The complement of the ones' complement sum: what the checksum field takes.  Over data
         that holds a right checksum it is 0.
     """
-    return _core.checksum(data, initial)
+    return _core.checksum(data, parse_integer(initial, "initial", 0, 2**64 - 1))

@@ -6,14 +6,16 @@ process to a network of its own, in which it may open real ones.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import ipaddress
 import itertools
 import socket
 import struct
-from typing import Any
+from typing import TYPE_CHECKING, TypeVar
 
 from tuntap import _core
+from tuntap._batch import PacketBatch
 from tuntap._config import make_interface
 from tuntap._device import Device, Tap, Tun
 from tuntap._errors import (
@@ -36,6 +38,11 @@ __all__ = [
     "udp",
 ]
 
+if TYPE_CHECKING:
+    from tuntap._core import Readable, Writable
+
+_M = TypeVar("_M", bound="_Memory")
+
 private_network = _core.private_network
 _numbers = itertools.count(1)
 
@@ -48,7 +55,7 @@ class _Memory(Device):
     _counters: list[int]
 
     @classmethod
-    def _make(cls, fd: int, name: str, mtu: int) -> Any:
+    def _make(cls: type[_M], fd: int, name: str, mtu: int) -> _M:
         device = cls.from_fd(fd)
         number = next(_numbers)
         device._settings = {
@@ -111,9 +118,7 @@ class _Memory(Device):
             if entry[:3] == (ip, prefix, peer):
                 self._address_list.remove(entry)
                 return
-        raise TunTapError(
-            errno.EADDRNOTAVAIL, f"no address {make_interface(ip, prefix, peer)}", self._name
-        )
+        raise TunTapError(errno.EADDRNOTAVAIL, f"no address {make_interface(ip, prefix, peer)}", self._name)
 
     def _set_broadcast(self, broadcast: bytes) -> None:
         self._require_open()
@@ -129,15 +134,15 @@ class _Memory(Device):
 
     # Packets: the compiled path of every device, with what a kernel would check in front of it.
 
-    def _check(self, packets: Any) -> None:
-        if self.closed:
-            return
-        if not self._settings["up"]:
+    def _require_up(self) -> None:
+        if not self.closed and not self._settings["up"]:
             raise LinkDownError(errno.EIO, "the interface is down: bring it up with up()", self._name)
-        if self._layer == Tun._layer:
-            for packet in packets:
-                if len(packet) and bytes(packet[:1])[0] >> 4 not in (4, 6):
-                    raise PacketError(errno.EINVAL, "a TUN takes IPv4 and IPv6 packets", self._name)
+
+    def _takes(self, first_byte: int) -> bool:
+        return self._layer != Tun._layer or first_byte >> 4 in (4, 6)
+
+    def _refusal(self) -> PacketError:
+        return PacketError(errno.EINVAL, "a TUN takes IPv4 and IPv6 packets", self._name)
 
     def _count(self, first: int, packets: int, size: int) -> None:
         self._counters[first] += packets
@@ -148,30 +153,41 @@ class _Memory(Device):
         self._count(1, 1, len(packet))
         return packet
 
-    def recv_into(self, buffer: Any, timeout: float | None = None) -> int:
+    def recv_into(self, buffer: Writable, timeout: float | None = None) -> int:
         size = super().recv_into(buffer, timeout)
         self._count(1, 1, size)
         return size
 
-    def recv_batch(self, batch: Any, timeout: float | None = None) -> int:
+    def recv_batch(self, batch: _core.Slots, timeout: float | None = None) -> int:
         count = super().recv_batch(batch, timeout)
-        self._count(1, count, int(batch.lengths[:count].sum()))
+        if isinstance(batch, PacketBatch):
+            self._count(1, count, int(batch.lengths[:count].sum()))
         return count
 
-    def send(self, packet: Any, timeout: float | None = None) -> int:
-        if isinstance(packet, (bytes, bytearray, memoryview)):
-            self._check([packet])
+    def send(self, packet: Readable, timeout: float | None = None) -> int:
+        self._require_up()
+        with contextlib.suppress(TypeError, ValueError):  # those are for the compiled path to refuse
+            first = memoryview(packet).cast("B")[:1].tolist()  # type: ignore[arg-type]
+            if first and not self.closed and not self._takes(first[0]):
+                raise self._refusal()
         size = super().send(packet, timeout)
         self._count(0, 1, size)
         return size
 
     def send_batch(
-        self, batch: Any, timeout: float | None = None, *, start: int = 0, stop: int | None = None
+        self, batch: _core.Slots, timeout: float | None = None, *, start: int = 0, stop: int | None = None
     ) -> int:
-        last = batch.count if stop is None else stop
-        self._check(batch.data[start:last])
+        self._require_up()
+        if isinstance(batch, PacketBatch) and not self.closed:
+            last = batch.count if stop is None else stop
+            if 0 <= start < last <= batch.capacity:
+                bad = [i for i in range(start, last) if not self._takes(int(batch.data[i, 0]))]
+                if bad and bad[0] == start:
+                    raise self._refusal()
+                stop = bad[0] if bad else last
         count = super().send_batch(batch, timeout, start=start, stop=stop)
-        self._count(0, count, int(batch.lengths[start : start + count].sum()))
+        if isinstance(batch, PacketBatch):
+            self._count(0, count, int(batch.lengths[start : start + count].sum()))
         return count
 
 
@@ -183,7 +199,9 @@ class MemoryTap(_Memory, Tap):
     """A TAP that exists in memory only."""
 
 
-def pair(kind: type[Device] = Tun, *, mtu: int = 1500, names: tuple[str, str] = ("mem0", "mem1")) -> Any:
+def pair(
+    kind: type[Device] = Tun, *, mtu: int = 1500, names: tuple[str, str] = ("mem0", "mem1")
+) -> tuple[MemoryTun | MemoryTap, MemoryTun | MemoryTap]:
     """Two connected devices in memory: what one sends the other receives.
 
     Parameters
@@ -209,7 +227,7 @@ def pair(kind: type[Device] = Tun, *, mtu: int = 1500, names: tuple[str, str] = 
     family = getattr(socket, "AF_UNIX", None)
     if family is None:
         raise UnsupportedError(errno.EOPNOTSUPP, "this system has no local datagram sockets")
-    made = MemoryTap if issubclass(kind, Tap) else MemoryTun
+    made: type[MemoryTun | MemoryTap] = MemoryTap if issubclass(kind, Tap) else MemoryTun
     one, other = socket.socketpair(family, getattr(socket, "SOCK_SEQPACKET", socket.SOCK_DGRAM))
     try:
         for end in (one, other):
@@ -259,7 +277,7 @@ def ip_packet(source: str, destination: str, protocol: int, payload: bytes, *, t
 
 def _pseudo_header(source: str, destination: str, protocol: int, length: int) -> int:
     data = ipaddress.ip_address(source).packed + ipaddress.ip_address(destination).packed
-    words = struct.unpack(f"!{len(data) // 2}H", data)
+    words: tuple[int, ...] = struct.unpack(f"!{len(data) // 2}H", data)
     return sum(words) + protocol + length
 
 

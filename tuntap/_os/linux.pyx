@@ -223,8 +223,9 @@ cdef int os_adopt(Handle *handle, intptr_t io, int owned) noexcept nogil:
     if flags < 0:
         return fail(handle, PATH_CONTROL, b"fcntl(F_GETFL)")
     memset(&request, 0, sizeof(request))
-    if is_datagram_socket(<int> io):
-        handle.mode = MODE_SOCKET
+    handle.mode = socket_mode(<int> io)
+    if handle.mode >= 0:
+        pass
     elif ioctl(<int> io, TUNGETIFF, &request) < 0:
         return fail(handle, PATH_CONTROL, b"ioctl(TUNGETIFF)")
     else:
@@ -296,6 +297,10 @@ cdef void os_unwake(Handle *handle) noexcept nogil:
 
 
 cdef int os_rewake(Handle *handle) noexcept nogil:
+    if handle.io >= 0:
+        # Two processes on one netlink socket would read each other's answers; opened anew when used.
+        close_fd(&handle.control[0])
+        close_fd(&handle.control[1])
     close_fd(&handle.wake[0])
     handle.wake[0] = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)
     if handle.wake[0] < 0:
@@ -330,7 +335,6 @@ cdef int visit_link(const nlmsghdr *header, const uint8_t *body, uint32_t size, 
     cdef const uint8_t *inner_end
     cdef const uint8_t *value = NULL
     cdef uint32_t value_size = 0
-    cdef uint32_t number
     cdef int kind = 0
     cdef bint is_tun = False
     cdef ifinfomsg info
@@ -523,6 +527,7 @@ cdef int driver_ioctl(Handle *handle, unsigned long request, int64_t value, cons
 cdef int os_set(Handle *handle, int setting, int64_t value) noexcept nogil:
     cdef uint32_t number = <uint32_t> value
     cdef uint8_t byte = <uint8_t> value
+    cdef int result
     if setting == SETTING_MTU:
         return change_link(handle, IFLA_MTU, &number, sizeof(number), -1)
     if setting == SETTING_UP:
@@ -531,9 +536,10 @@ cdef int os_set(Handle *handle, int setting, int64_t value) noexcept nogil:
         return change_link(handle, IFLA_CARRIER, &byte, sizeof(byte), -1)
     if setting == SETTING_TX_QUEUE_LEN:
         return change_link(handle, IFLA_TXQLEN, &number, sizeof(number), -1)
-    if setting == SETTING_LINK_LOCAL:
-        byte = IN6_ADDR_GEN_MODE_EUI64 if value else IN6_ADDR_GEN_MODE_NONE
-        return change_link(handle, IFLA_AF_SPEC, &byte, sizeof(byte), -1)
+    if setting == SETTING_QUIET:
+        byte = IN6_ADDR_GEN_MODE_NONE if value else IN6_ADDR_GEN_MODE_EUI64
+        result = change_link(handle, IFLA_AF_SPEC, &byte, sizeof(byte), -1)
+        return 0 if result == -EAFNOSUPPORT else result    # no IPv6 on it: quiet already
     if setting == SETTING_PERSIST:
         return driver_ioctl(handle, TUNSETPERSIST, value, b"ioctl(TUNSETPERSIST)")
     if setting == SETTING_OWNER:
@@ -634,12 +640,12 @@ cdef int os_get_addresses(Handle *handle, Address *addresses, int capacity) noex
     cdef ifaddrmsg info
     cdef AddressList found
     cdef Link link
-    cdef int attempt
+    cdef int _attempt
     cdef int result = find_link(handle, &link, False)
     if result < 0:
         return result
     handle.failed[PATH_CONTROL] = b"netlink(RTM_GETADDR)"
-    for attempt in range(8):
+    for _attempt in range(8):
         found.index = link.index
         found.addresses = addresses
         found.capacity = capacity
@@ -784,12 +790,12 @@ cdef int os_interfaces(Handle *handle, char *names, int capacity) noexcept nogil
     cdef Request request
     cdef ifinfomsg info
     cdef NameList found
-    cdef int attempt
+    cdef int _attempt
     cdef int result = os_inspect(handle, b"")
     if result < 0:
         return result
     handle.failed[PATH_CONTROL] = b"netlink(RTM_GETLINK)"
-    for attempt in range(8):
+    for _attempt in range(8):
         found.names = names
         found.capacity = capacity
         found.count = 0
@@ -863,20 +869,58 @@ cdef int os_private_network(Handle *handle) noexcept nogil:
     return result
 
 
+cdef const char *ADVICE_NO_DRIVER = (
+    b"the kernel offers no TUN/TAP here: load it with `modprobe tun`, and in a container pass the "
+    b"device in (`--device /dev/net/tun`)"
+)
+cdef const char *ADVICE_NODE_RIGHTS = (
+    b"this user may not open it: as root run `chmod 666 /dev/net/tun` (creating interfaces still takes"
+    b" CAP_NET_ADMIN), or run as root"
+)
+cdef const char *ADVICE_VNET_HDR = (
+    b"the descriptor was made with a virtio-net header, which cannot be adopted; make it without "
+    b"IFF_VNET_HDR"
+)
+cdef const char *ADVICE_OTHER_KIND = (
+    b"the name belongs to another kind of interface (TUN, TAP, multi-queue or neither): choose another"
+    b" name or open it as what it is"
+)
+cdef const char *ADVICE_NET_ADMIN = (
+    b"this takes CAP_NET_ADMIN: run as root, give the interpreter the capability (`setcap "
+    b"cap_net_admin+ep`), or use a persistent interface made for this user (`tuntap add NAME --owner "
+    b"USER`)"
+)
+cdef const char *ADVICE_SETNS_RIGHTS = b"entering a network namespace takes CAP_SYS_ADMIN there: run as root"
+cdef const char *ADVICE_NO_NETNS = b"netns is no network namespace: see `ip netns`"
+cdef const char *ADVICE_NO_ROOM = b"the buffer is smaller than the header in front of the packet, which is lost"
+cdef const char *ADVICE_FAMILY_OFF = (
+    b"this address family is switched off on the interface (net.ipv6.conf.*.disable_ipv6)"
+)
+
+
 cdef int os_meaning(int path, int error, const char *failed, const char **advice) noexcept nogil:
     advice[0] = b""
     if path == PATH_CONTROL and strcmp(failed, b"open(/dev/net/tun)") == 0:
         if error in (ENOENT, ENODEV, ENXIO):
-            advice[0] = b"the kernel offers no TUN/TAP here: load it with `modprobe tun`, and in a container pass the device in (`--device /dev/net/tun`)"
+            advice[0] = ADVICE_NO_DRIVER
             return MEANS_UNSUPPORTED
         if error in (EACCES, EPERM):
-            advice[0] = b"this user may not open it: as root run `chmod 666 /dev/net/tun` (creating interfaces still takes CAP_NET_ADMIN), or run as root"
+            advice[0] = ADVICE_NODE_RIGHTS
             return MEANS_PRIVILEGE
+    if strcmp(failed, b"setns") == 0:
+        if error == EPERM:
+            advice[0] = ADVICE_SETNS_RIGHTS
+            return MEANS_PRIVILEGE
+        advice[0] = ADVICE_NO_NETNS
+        return MEANS_OTHER
+    if path == PATH_RECV and error == EINVAL:
+        advice[0] = ADVICE_NO_ROOM
+        return MEANS_PACKET
     if path == PATH_CONTROL and strcmp(failed, b"IFF_VNET_HDR") == 0:
-        advice[0] = b"the descriptor was made with a virtio-net header, which cannot be adopted; make it without IFF_VNET_HDR"
+        advice[0] = ADVICE_VNET_HDR
         return MEANS_UNSUPPORTED
     if path == PATH_CONTROL and strcmp(failed, b"ioctl(TUNSETIFF)") == 0 and error == EINVAL:
-        advice[0] = b"the name belongs to another kind of interface (TUN, TAP, multi-queue or neither): choose another name or open it as what it is"
+        advice[0] = ADVICE_OTHER_KIND
         return MEANS_BUSY
     if error in (EBADFD, ENODEV, ENXIO) or (error == EFAULT and path == PATH_RECV):
         return MEANS_GONE
@@ -887,12 +931,12 @@ cdef int os_meaning(int path, int error, const char *failed, const char **advice
     if error == EIO and path != PATH_CONTROL:
         return MEANS_LINK_DOWN
     if error in (EPERM, EACCES):
-        advice[0] = b"this takes CAP_NET_ADMIN: run as root, give the interpreter the capability (`setcap cap_net_admin+ep`), or use a persistent interface made for this user (`tuntap add NAME --owner USER`)"
+        advice[0] = ADVICE_NET_ADMIN
         return MEANS_PRIVILEGE
     if error in (EBUSY, EEXIST):
         return MEANS_BUSY
     if error == EAFNOSUPPORT:
-        advice[0] = b"this address family is switched off on the interface (net.ipv6.conf.*.disable_ipv6)"
+        advice[0] = ADVICE_FAMILY_OFF
         return MEANS_UNSUPPORTED
     if error in (EOPNOTSUPP, ENOTTY, ENOSYS):
         return MEANS_UNSUPPORTED

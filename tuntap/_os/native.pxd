@@ -51,7 +51,7 @@ cdef enum:
     SETTING_PERSIST = 6
     SETTING_OWNER = 7         # user id, -1 for none
     SETTING_GROUP = 8
-    SETTING_LINK_LOCAL = 9    # 0: the OS makes no IPv6 link-local address and sends nothing by itself
+    SETTING_QUIET = 9         # write only: the OS makes no link-local address and sends nothing by itself
     SETTING_PACKET_INFORMATION = 10   # read only
     SETTING_LAYER = 11        # read only: Layer
     SETTINGS = 12
@@ -159,7 +159,7 @@ cdef int os_send(Handle *handle, SlotView *slots, int start, int stop, int *erro
 
 # Waiting.  os_wait returns 1 when `path` is ready or broken or the handle was woken, 0 after
 # timeout_ns (-1: never), -EINTR after a signal.  A wake-up stays until os_unwake takes it back;
-# os_rewake gives the handle a wake-up of its own after a fork.
+# os_rewake gives the handle, after a fork, what it must not share with the parent.
 cdef int os_wait(Handle *handle, int path, int64_t timeout_ns) noexcept nogil
 cdef void os_wake(Handle *handle) noexcept nogil
 cdef void os_unwake(Handle *handle) noexcept nogil

@@ -25,7 +25,9 @@ cdef int os_adopt(Handle *handle, intptr_t io, int owned) noexcept nogil:
     handle.io = io
     if fcntl(<int> io, F_GETFL) < 0:
         return fail(handle, PATH_CONTROL, b"fcntl(F_GETFL)")
-    handle.mode = MODE_SOCKET if is_datagram_socket(<int> io) else MODE_POLL
+    handle.mode = socket_mode(<int> io)
+    if handle.mode < 0:
+        handle.mode = MODE_POLL
     result = pipe_rewake(handle)
     if result < 0:
         os_close(handle)

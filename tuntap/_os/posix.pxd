@@ -74,9 +74,10 @@ cdef enum:
     MODE_NOWAIT = 1           # flags unknown: preadv2(RWF_NOWAIT), pwritev2
     MODE_POLL = 2             # flags unknown, no RWF_NOWAIT: poll, then read or write
     MODE_SOCKET = 3           # a datagram socket: recvmsg, sendmsg with MSG_DONTWAIT
+    MODE_CONNECTION = 4       # the same, and reading nothing means that the other end is closed
 
 cdef enum:
-    LARGEST_READ = 65535 + 64 # more bytes than one read of any device can yield
+    LARGEST_READ = 65535 + 64  # more bytes than one read of any device can yield
 
 
 cdef inline int fail(Handle *handle, int path, const char *call) noexcept nogil:
@@ -92,12 +93,13 @@ cdef inline void close_fd(intptr_t *fd) noexcept nogil:
         fd[0] = -1
 
 
-cdef inline int is_datagram_socket(int fd) noexcept nogil:
+cdef inline int socket_mode(int fd) noexcept nogil:
+    """How to read a socket that keeps packets apart; -1 for anything else."""
     cdef int kind = 0
     cdef socklen_t size = sizeof(kind)
     if getsockopt(fd, SOL_SOCKET, SO_TYPE, &kind, &size) < 0:
-        return 0
-    return kind == SOCK_DGRAM or kind == SOCK_SEQPACKET
+        return -1
+    return MODE_SOCKET if kind == SOCK_DGRAM else MODE_CONNECTION if kind == SOCK_SEQPACKET else -1
 
 
 cdef inline int ready(int fd, int path) noexcept nogil:
@@ -166,7 +168,7 @@ cdef inline ssize_t read_parts(Handle *handle, iovec *parts, int count) noexcept
     if handle.mode == MODE_NONBLOCKING:
         handle.failed[PATH_RECV] = b"readv"
         return outcome(readv(fd, parts, count))
-    if handle.mode == MODE_SOCKET:
+    if handle.mode >= MODE_SOCKET:
         handle.failed[PATH_RECV] = b"recvmsg"
         memset(&message, 0, sizeof(message))
         message.msg_iov = parts
@@ -192,7 +194,7 @@ cdef inline ssize_t write_parts(Handle *handle, iovec *parts, int count) noexcep
     if handle.mode == MODE_NONBLOCKING:
         handle.failed[PATH_SEND] = b"writev"
         return outcome(writev(fd, parts, count))
-    if handle.mode == MODE_SOCKET:
+    if handle.mode >= MODE_SOCKET:
         handle.failed[PATH_SEND] = b"sendmsg"
         memset(&message, 0, sizeof(message))
         message.msg_iov = parts
@@ -263,6 +265,7 @@ cdef inline ssize_t write_packet(Handle *handle, uint8_t *packet, size_t size, c
 cdef inline int posix_recv(Handle *handle, SlotView *slots, int start, int stop, int *error) noexcept nogil:
     """os_recv by one read per packet."""
     cdef int i = start
+    cdef int32_t cuts
     cdef ssize_t size
     error[0] = 0
     while i < stop:
@@ -270,15 +273,19 @@ cdef inline int posix_recv(Handle *handle, SlotView *slots, int start, int stop,
         if size <= 0:
             if size == -EINTR:
                 continue
+            if size == 0 and handle.mode == MODE_SOCKET:
+                break                     # an empty datagram is no packet, and no end either
             if size == 0:
-                error[0] = ENODEV         # end of file: packets are never empty
+                error[0] = ENODEV         # end of file
             elif size != -EAGAIN:
                 error[0] = <int> -size
             break
         if size > slots.slot_size:
             size = slots.slot_size
-            slots.cut[slots.cuts] = i
-            slots.cuts += 1
+            cuts = slots.cuts
+            if cuts < slots.capacity:     # two devices may be told to fill one batch at once
+                slots.cut[cuts] = i
+                slots.cuts = cuts + 1
         slots.lengths[i] = <int32_t> size
         i += 1
     return i - start

@@ -1,0 +1,77 @@
+# One list of tasks.  Each does its own set-up in .venv; PYTHON picks the interpreter (3.11 or newer).
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+SOURCES := setup.py pyproject.toml $(wildcard tuntap/*.pyx tuntap/*.pxd tuntap/_*/*.pyx tuntap/_*/*.pxd)
+
+.PHONY: help demo test bench lint cross sanitize pythons programs clean
+
+help:
+	@echo "make demo      a TUN device on real traffic, in about 10 seconds"
+	@echo "make test      the whole suite (TESTFLAGS=--require-root: a skip is a failure)"
+	@echo "make bench     receive and send beside C and python-pytun (bench/results)"
+	@echo "make lint      ruff, cython-lint, mypy"
+	@echo "make cross     every core compiled for other systems"
+	@echo "make sanitize  the suite and the fuzzer under AddressSanitizer and UBSan"
+	@echo "make pythons   the suite on every CPython of this machine"
+
+$(VENV)/.made:
+	@echo "== a virtual environment in $(VENV)"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.made $(SOURCES)
+	@echo "== building tuntap and installing what its tests need"
+	$(BIN)/python -m pip install --quiet --editable . --group test
+	@touch $@
+
+$(VENV)/.bench: $(VENV)/.test
+	$(BIN)/python -m pip install --quiet --group bench
+	@touch $@
+
+$(VENV)/.lint: $(VENV)/.test
+	$(BIN)/python -m pip install --quiet --group lint
+	@touch $@
+
+# What the tests talk to; without them (and without the rights to install them) their tests skip.
+programs:
+	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  missing=""; \
+	  for p in ip:iproute2 ping:iputils-ping tcpdump:tcpdump iperf3:iperf3; do \
+	    command -v $${p%%:*} >/dev/null || missing="$$missing $${p#*:}"; done; \
+	  if [ -n "$$missing" ]; then echo "== installing$$missing"; \
+	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $$missing >/dev/null; fi; \
+	fi
+
+demo: $(VENV)/.test
+	$(BIN)/python -m tuntap demo
+
+test: programs $(VENV)/.test
+	$(BIN)/python -m pytest $(TESTFLAGS)
+
+bench: $(VENV)/.bench
+	$(BIN)/python bench/run.py receive send
+
+lint: $(VENV)/.lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/cython-lint tuntap tests
+	$(BIN)/mypy
+
+$(VENV)/.cross: $(VENV)/.made
+	$(BIN)/python -m pip install --quiet --group cross
+	@touch $@
+
+cross: $(VENV)/.cross
+	$(BIN)/python tools/cross.py
+
+sanitize: $(VENV)/.test
+	tools/sanitize.sh
+
+pythons: $(VENV)/.test
+	tools/pythons.sh
+
+clean:
+	rm -rf $(VENV) build *.egg-info
+	find tuntap tests -name '*.so' -delete

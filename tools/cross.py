@@ -1,0 +1,79 @@
+"""Compile every module for other systems with zig's headers: `python tools/cross.py`.
+
+Proves that the sources translate and compile, with no warning of ours; nothing is run.
+"""
+
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+EVERYWHERE = ["tuntap/_core.pyx", "tuntap/_kernels/checksum.pyx"]
+LINUX = [f"{cpu}-linux-{libc}" for cpu in ("x86_64", "aarch64") for libc in ("gnu", "musl")]
+OTHER_UNIX = [
+    f"{cpu}-{system}"
+    for cpu in ("x86_64", "aarch64")
+    for system in ("macos", "freebsd", "netbsd", "openbsd")
+]
+# Which core is compiled for which system; a system without one of its own takes `none`.
+TARGETS = {target: "linux" for target in LINUX} | {target: "none" for target in OTHER_UNIX}
+
+
+def translate(source: str, folder: Path) -> Path:
+    """C from Cython, under the module name that setup.py gives it."""
+    stem = Path(source).stem
+    is_core = source.startswith("tuntap/_os/")
+    module = "tuntap._os.native" if is_core else source.removesuffix(".pyx").replace("/", ".")
+    target = folder / f"{stem}.c"
+    command = [sys.executable, "-m", "cython", "-3", "--module-name", module, "-X", "cdivision=True"]
+    subprocess.run([*command, "-o", target, ROOT / source], check=True, cwd=ROOT)
+    return target
+
+
+def python_headers(folder: Path, target: str) -> list[str]:
+    """Include flags; this Python's pyconfig.h stands in for the target's, both being LP64."""
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    multiarch = folder / target / f"{target}/{version}"  # where Debian's wrapper looks for it
+    multiarch.mkdir(parents=True, exist_ok=True)
+    shutil.copy(sysconfig.get_config_h_filename(), multiarch / "pyconfig.h")
+    return [f"-I{folder / target}", f"-I{sysconfig.get_paths()['include']}"]
+
+
+def compile_for(target: str, source: Path, folder: Path) -> bool:
+    command = [sys.executable, "-m", "ziglang", "cc", "-target", target, "-c", "-O1", "-fPIC"]
+    command += ["-Wall", "-Wextra", "-Werror", "-D_GNU_SOURCE=1"]
+    # What Cython and Python.h bring along is not ours.
+    command += ["-Wno-unused-function", "-Wno-unused-parameter", "-Wno-missing-field-initializers"]
+    command += ["-Wno-cast-function-type", "-Wno-deprecated-declarations", "-Wno-unreachable-code"]
+    command += python_headers(folder, target)
+    done = subprocess.run(
+        [*command, "-o", folder / f"{source.stem}.{target}.o", source], capture_output=True, text=True
+    )
+    print(f"{'ok  ' if done.returncode == 0 else 'FAIL'} {target:18} {source.stem}", flush=True)
+    if done.returncode:
+        print(done.stderr[:4000])
+    return done.returncode == 0
+
+
+def main() -> int:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        sources = [translate(source, folder) for source in EVERYWHERE]
+        cores = {
+            path.stem: translate(f"tuntap/_os/{path.name}", folder)
+            for path in sorted((ROOT / "tuntap/_os").glob("*.pyx"))
+        }
+        results = [
+            compile_for(target, source, folder)
+            for target, core in TARGETS.items()
+            for source in [*sources, cores[core]]
+        ]
+    print(f"{sum(results)} of {len(results)} compiled; none was run")
+    return 0 if all(results) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,133 @@
+"""`tuntap dump`: prints and records what the kernel sends to an interface."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import TextIO
+
+from tuntap import Device, PacketBatch, Tap, Tun, UnsupportedError
+from tuntap._describe import describe, hex_lines
+from tuntap._pcap import ETHERNET, RAW_IP, PcapWriter
+
+_BATCH = 64
+_SLOT = 65536 + 128  # any packet of any MTU, which may change while we look
+_FOR_EVER = float("inf")
+
+
+@dataclass
+class Options:
+    """What to print, what to write and when to stop."""
+
+    file: str | None = None  # path of the pcap file, "-" for standard output
+    count: int | None = None
+    seconds: float | None = None
+    hex: bool = False
+    quiet: bool = False
+
+
+@dataclass
+class Totals:
+    """What came so far."""
+
+    packets: int = 0
+    bytes: int = 0
+
+
+def dump(device: Tun | Tap, options: Options) -> Totals:
+    """Receive packets and print them, until the count, the time or a Ctrl-C ends it.
+
+    A summary goes to standard error, whatever ended it.
+
+    Raises
+    ------
+    DeviceGoneError
+        The interface was deleted.
+    """
+    totals = Totals()
+    started = time.monotonic()
+    with ExitStack() as stack:
+        stack.callback(lambda: _summarize(totals, time.monotonic() - started, options.file))
+        writer = stack.enter_context(_pcap_writer(options.file, device))
+        out = None if options.quiet or options.file == "-" else sys.stdout
+        _tell_start(device)
+        try:
+            for packet, time_ns in _receive(device, options, totals, (writer, out)):
+                if writer is not None:
+                    writer.write(packet, time_ns)
+                if out is not None:
+                    _print_packet(packet, time_ns, isinstance(device, Tap), options.hex, out)
+        except KeyboardInterrupt:
+            print(file=sys.stderr)  # behind the ^C of the terminal
+    return totals
+
+
+def _receive(
+    device: Device, options: Options, totals: Totals, sinks: tuple[PcapWriter | TextIO | None, ...]
+) -> Iterator[tuple[bytes, int]]:
+    """The packets and when they came; what was made of them is flushed after each batch."""
+    deadline = _FOR_EVER if options.seconds is None else time.monotonic() + options.seconds
+    batch = PacketBatch(_BATCH, _SLOT)
+    while options.count is None or totals.packets < options.count:
+        if options.count is not None and options.count - totals.packets < batch.capacity:
+            batch = PacketBatch(options.count - totals.packets, _SLOT)  # leave the rest to others
+        try:
+            remaining = max(deadline - time.monotonic(), 0.0)
+            device.recv_batch(batch, timeout=None if deadline == _FOR_EVER else remaining)
+        except TimeoutError:
+            return
+        now = time.time_ns()
+        try:
+            for packet in batch:
+                yield packet.tobytes(), now
+                totals.packets += 1
+                totals.bytes += len(packet)
+        finally:
+            for sink in sinks:
+                if sink is not None:
+                    sink.flush()
+
+
+@contextmanager
+def _pcap_writer(path: str | None, device: Device) -> Iterator[PcapWriter | None]:
+    link_type = ETHERNET if isinstance(device, Tap) else RAW_IP
+    if path is None:
+        yield None
+    elif path == "-":
+        yield PcapWriter(sys.stdout.buffer, link_type)
+    else:
+        with open(path, "wb") as file:
+            yield PcapWriter(file, link_type)
+
+
+def _print_packet(packet: bytes, time_ns: int, is_frame: bool, with_hex: bool, out: TextIO) -> None:
+    seconds, nanoseconds = divmod(time_ns, 10**9)
+    clock = time.strftime("%H:%M:%S", time.localtime(seconds))
+    out.write(f"{clock}.{nanoseconds // 1000:06} {describe(packet, is_frame=is_frame)}\n")
+    if with_hex:
+        out.writelines(f"{line}\n" for line in hex_lines(packet))
+
+
+def _tell_start(device: Tun | Tap) -> None:
+    name, kind = device.name, type(device).__name__.upper()
+    print(f"listening on {name} ({kind}), Ctrl-C ends", file=sys.stderr)
+    try:
+        is_up = device.is_up
+    except UnsupportedError:
+        return
+    if not is_up:
+        print(f"{name} is down and gets no packets; `tuntap dump {name} --up` brings it up", file=sys.stderr)
+
+
+def _summarize(totals: Totals, seconds: float, file: str | None) -> None:
+    written = f", written to {file}" if file not in (None, "-") else ""
+    print(
+        f"{totals.packets} packet{'s' * (totals.packets != 1)}, {totals.bytes} bytes "
+        f"in {seconds:.1f} s{written}",
+        file=sys.stderr,
+    )
+
+

@@ -1,0 +1,334 @@
+"""The `tuntap` command."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import tuntap
+from tuntap import Device, DeviceBusyError, DeviceGoneError, Tap, Tun, TunTapError, _alone, _config
+
+_LAYER_TAP = 2
+_BROKEN_PIPE = 141  # as a shell reports a program that SIGPIPE ended
+_INTERRUPTED = 130  # and one that SIGINT ended
+_DEMO_SECONDS = 10.0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; its exit status: 0 done, 1 failed, 2 wrong usage."""
+    try:
+        options = _parser().parse_args(arguments)
+    except SystemExit as end:  # --help, --version, or wrong usage that argparse has explained
+        return end.code if isinstance(end.code, int) else 1
+    try:
+        with _alone.ended_by_signals():
+            status: int = options.run(options)
+            sys.stdout.flush()
+        return status
+    except BrokenPipeError:
+        # Whoever read our output has enough; Python must not flush the rest at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _BROKEN_PIPE
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+    except (OSError, ValueError) as error:
+        print(f"tuntap: {_message(error)}", file=sys.stderr)
+        return 1
+
+
+def _message(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return str(error)
+
+
+# --- doctor, demo: each has a module of its own ---
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from tuntap import _doctor
+
+    return _doctor.run()
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from tuntap import _demo
+
+    return _demo.run(options.seconds)
+
+
+# --- list ---
+
+
+def _list(options: argparse.Namespace) -> int:
+    found = [facts for name in tuntap.interfaces() if (facts := _facts(name)) is not None]
+    if options.json:
+        print(json.dumps(found, indent=2))
+    elif found:
+        _print_table([_HEADINGS, *(_row(facts) for facts in found)])
+    else:
+        print("no TUN or TAP interfaces; `tuntap add` makes one", file=sys.stderr)
+    return 0
+
+
+def _inspect(name: str) -> Tun | Tap:
+    """The configuration of an interface, without attaching to it; close it."""
+    device = Tun.__new__(Tun)
+    device._inspect(name)
+    if device._get_layer() != _LAYER_TAP:
+        return device
+    device.close()
+    frames = Tap.__new__(Tap)  # which has a MAC address
+    frames._inspect(name)
+    return frames
+
+
+def _facts(name: str) -> dict[str, Any] | None:
+    """What there is to say about an interface; None if it has just gone."""
+    try:
+        with _inspect(name) as device:
+            is_tap = isinstance(device, Tap)
+            return {
+                "name": name,
+                "kind": "tap" if is_tap else "tun",
+                "index": device.index,
+                "up": device.is_up,
+                "running": device.is_running,
+                "mtu": device.mtu,
+                "mac": device.mac if is_tap else None,
+                "addresses": [_address_text(address) for address in device.addresses],
+                "owner": device.owner,
+                "group": device.group,
+                "persist": device.persist,
+            }
+    except DeviceGoneError:
+        return None
+
+
+def _address_text(address: _config.Interface) -> str:
+    """An address as `--address` takes it."""
+    if address.peer is None:
+        return str(address)
+    return f"{address.ip} peer {address.peer}/{address.network.prefixlen}"
+
+
+_HEADINGS = ["NAME", "KIND", "STATE", "MTU", "OWNER", "GROUP", "PERSIST", "ADDRESSES"]
+
+
+def _row(facts: dict[str, Any]) -> list[str]:
+    # Up, but not running: there is no program at the other end.
+    state = "down" if not facts["up"] else "up" if facts["running"] else "up, unused"
+    return [
+        facts["name"], facts["kind"], state, str(facts["mtu"]), _user_name(facts["owner"]),
+        _group_name(facts["group"]), "yes" if facts["persist"] else "no",
+        ", ".join(facts["addresses"]) or "-",
+    ]  # fmt: skip
+
+
+def _user_name(number: int | None) -> str:
+    import pwd
+
+    try:
+        return "-" if number is None else pwd.getpwuid(number).pw_name
+    except KeyError:
+        return str(number)
+
+
+def _group_name(number: int | None) -> str:
+    import grp
+
+    try:
+        return "-" if number is None else grp.getgrgid(number).gr_name
+    except KeyError:
+        return str(number)
+
+
+def _print_table(rows: list[list[str]]) -> None:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+# --- add, delete ---
+
+
+def _add(options: argparse.Namespace) -> int:
+    kind = Tap if options.tap or options.mac is not None else Tun
+    try:
+        device = kind(
+            mac=options.mac, persist=True, owner=options.owner, group=options.group, exclusive=True,
+            **_settings(options),
+        )  # fmt: skip
+    except DeviceBusyError as error:
+        if error.errno != errno.EBUSY:
+            raise
+        advice = f"it exists already: choose another name, or remove it with `tuntap delete {options.name}`"
+        raise DeviceBusyError(errno.EBUSY, advice, options.name) from None
+    with device:
+        print(device.name)
+    return 0
+
+
+def _delete(options: argparse.Namespace) -> int:
+    try:
+        tuntap.delete(options.name)
+    except (DeviceGoneError, tuntap.UnsupportedError):
+        if options.name in tuntap.interfaces():
+            raise
+        advice = "there is no TUN or TAP interface of this name here; see `tuntap list`"
+        raise TunTapError(errno.ENODEV, advice, options.name) from None
+    return 0
+
+
+def _settings(options: argparse.Namespace) -> dict[str, Any]:
+    """Keyword arguments of a device that `add` and `dump` share."""
+    name, addresses = options.name, list(options.address)
+    if name is None and addresses and not _is_address(addresses[-1]):
+        name = addresses.pop()  # `--address A NAME`: the option has swallowed the name
+    return {
+        "name": name, "addresses": addresses, "mtu": options.mtu, "up": options.up, "netns": options.netns,
+    }  # fmt: skip
+
+
+def _is_address(text: str) -> bool:
+    try:
+        _config.parse_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+# --- dump ---
+
+
+def _dump(options: argparse.Namespace) -> int:
+    from tuntap import _dump
+
+    settings = _settings(options)
+    kind: type[Device] = Tap if options.tap or _is_tap(settings) else Tun
+    with kind(**settings) as device:
+        what = _dump.Options(options.write, options.count, options.timeout, options.hex, options.quiet)
+        _dump.dump(device, what)
+    return 0
+
+
+def _is_tap(settings: dict[str, Any]) -> bool:
+    """Whether the interface is there and is a TAP."""
+    if settings["name"] is None or settings["netns"] is not None:
+        return False
+    try:
+        with _inspect(settings["name"]) as device:
+            return isinstance(device, Tap)
+    except TunTapError:
+        return False
+
+
+# --- the words of the command line ---
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="tuntap",
+        description="TUN and TAP interfaces: see what is there, make, watch and try them.",
+        epilog="`tuntap COMMAND --help` tells more about each.",
+    )
+    parser.add_argument("--version", action="version", version=f"tuntap {tuntap.__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    _add_command(commands, "doctor", _doctor, "tell what works here, and how to mend what does not")
+    _describe_demo(_add_command(commands, "demo", _demo, "move real packets, in a private network"))
+    listing = _add_command(commands, "list", _list, "show the TUN and TAP interfaces")
+    listing.add_argument("--json", action="store_true", help="for programs")
+    _describe_add(_add_command(commands, "add", _add, "make an interface that stays"))
+    deleting = _add_command(commands, "delete", _delete, "remove an interface")
+    deleting.add_argument("name", metavar="NAME")
+    _describe_dump(_add_command(commands, "dump", _dump, "print what the kernel sends to an interface"))
+    return parser
+
+
+def _add_command(
+    commands: Any, name: str, run: Callable[[argparse.Namespace], int], summary: str
+) -> argparse.ArgumentParser:
+    command: argparse.ArgumentParser = commands.add_parser(
+        name, help=summary, description=f"{summary[0].upper()}{summary[1:]}."
+    )
+    command.set_defaults(run=run)
+    return command
+
+
+def _describe_demo(command: argparse.ArgumentParser) -> None:
+    command.description = (
+        "Ping, UDP and TCP between the kernel and Python, through a TUN in a network of its own: "
+        "no interface of this machine is touched and nothing stays behind.  Without the rights for "
+        "that, the same on a pair of devices in memory."
+    )
+    command.add_argument(
+        "--seconds", type=_positive_number, default=_DEMO_SECONDS, help="how long, all phases (default 10)"
+    )
+
+
+def _describe_add(command: argparse.ArgumentParser) -> None:
+    command.description = (
+        "Make a TUN (or TAP) interface that stays until `tuntap delete`, and print its name.  "
+        "An owner may attach to it without further rights."
+    )
+    _describe_device(command, up=True)
+    command.add_argument("--owner", type=_number_or_name, metavar="USER", help="who may attach to it")
+    command.add_argument("--group", type=_number_or_name, metavar="GROUP", help="which group may")
+    command.add_argument("--mac", help="MAC address, makes it a TAP")
+
+
+def _describe_dump(command: argparse.ArgumentParser) -> None:
+    command.description = (
+        "Attach to an interface (or make one, which goes at the end) and print each packet that the "
+        "kernel sends to it.  The packets are consumed: this is the program at the other end of the "
+        "interface.  The time is when a batch of packets was received."
+    )
+    _describe_device(command, up=None)
+    command.add_argument("-w", "--write", metavar="FILE", help="write a pcap file; - for standard output")
+    command.add_argument("-c", "--count", type=_positive_integer, help="stop after so many packets")
+    command.add_argument("--timeout", type=_positive_number, metavar="S", help="stop after S seconds")
+    command.add_argument("-x", "--hex", action="store_true", help="print the bytes as well")
+    command.add_argument("-q", "--quiet", action="store_true", help="print no packets, only the summary")
+
+
+def _describe_device(command: argparse.ArgumentParser, *, up: bool | None) -> None:
+    command.add_argument(
+        "name", metavar="NAME", nargs="?", help="or a pattern such as vpn%%d; left out, the kernel chooses"
+    )
+    command.add_argument("--tap", action="store_true", help="Ethernet frames instead of IP packets")
+    command.add_argument(
+        "--address", action="extend", nargs="+", default=[], metavar="A",
+        help="such as 10.0.0.1/24 or fd00::1/64 or '10.0.0.1 peer 10.0.0.2'",
+    )  # fmt: skip
+    command.add_argument("--mtu", type=int, help="bytes of the largest packet")
+    command.add_argument(
+        "--up", action=argparse.BooleanOptionalAction, default=up, help="bring it up, or down"
+    )
+    command.add_argument("--netns", metavar="N", help="network namespace, as in `ip netns`, or a path")
+
+
+def _number_or_name(text: str) -> int | str:
+    return int(text) if text.isdecimal() else text
+
+
+def _positive_integer(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, not {text}")
+    return number
+
+
+def _positive_number(text: str) -> float:
+    number = float(text)
+    if not 0 < number < 1e9:
+        raise argparse.ArgumentTypeError(f"must be a positive number of seconds, not {text}")
+    return number
+
+
+if __name__ == "__main__":
+    sys.exit(main())
