@@ -89,9 +89,7 @@ def parse_address(value: AddressLike) -> Interface:
     parsed = _ip_interface(value)
     made = make_interface(parsed.ip.packed, parsed.network.prefixlen)
     _refuse_unusable(made, has_peer=peer is not None)
-    if peer is not None:
-        _set_peer(made, peer, value)
-    return made
+    return made if peer is None else _with_peer(made, peer, value)
 
 
 def _ip_interface(value: object) -> ipaddress.IPv4Interface | ipaddress.IPv6Interface:
@@ -134,7 +132,7 @@ def _refuse_unusable(address: Interface, *, has_peer: bool) -> None:
         raise ValueError(f"{address} is the broadcast address of its network")
 
 
-def _set_peer(address: Interface, peer: object, value: object) -> None:
+def _with_peer(address: Interface, peer: object, value: object) -> Interface:
     _require_address(peer)
     parsed = _ip_interface(peer)
     _refuse_unusable(make_interface(parsed.ip.packed, parsed.network.prefixlen), has_peer=True)
@@ -142,12 +140,12 @@ def _set_peer(address: Interface, peer: object, value: object) -> None:
         raise ValueError(f"{value!r}: an address is not its own peer")
     if parsed.version != address.version:
         raise ValueError(f"{value!r} and its peer {peer!r} are of different families")
+    prefix = address.network.prefixlen
     if isinstance(peer, str) and "/" in peer:
-        prefix = parsed.network.prefixlen
-        if isinstance(value, str) and "/" in value and prefix != address.network.prefixlen:
+        if isinstance(value, str) and "/" in value and prefix != parsed.network.prefixlen:
             raise ValueError(f"{value!r} and its peer {peer!r} name different prefixes")
-        address.__init__((address.ip.packed, prefix))  # type: ignore
-    address.peer = parsed.ip  # type: ignore[assignment]
+        prefix = parsed.network.prefixlen
+    return make_interface(address.ip.packed, prefix, parsed.ip.packed)
 
 
 def same_address(one: Interface, other: Interface) -> bool:
