@@ -7,13 +7,9 @@ process with a single thread do that; numpy starts threads when it is imported, 
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from types import FrameType
+from collections.abc import Sequence
 
 _ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 _PATIENCE = 5.0  # seconds a process that was told to end may take
@@ -69,29 +65,3 @@ def call(module: str, arguments: Sequence[str]) -> int:
             except subprocess.TimeoutExpired:
                 process.kill()
             raise
-
-
-@contextmanager
-def ended_by_signals() -> Iterator[None]:
-    """Let the first SIGINT or SIGTERM raise KeyboardInterrupt, and none after it.
-
-    Ctrl-C reaches every process on the terminal, and a parent passes it on: the second signal must
-    not disturb what the first one lets a program finish.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    told = False
-
-    def end(signum: int, frame: FrameType | None) -> None:
-        nonlocal told
-        if not told:
-            told = True
-            raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)

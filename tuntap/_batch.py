@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -95,13 +96,8 @@ class PacketBatch(_core.Slots):
 
     def __getitem__(self, index: int) -> npt.NDArray[np.uint8]:
         """Packet `index` as a view of its slot."""
-        try:
-            position = range(self.count)[index]
-        except IndexError:
-            raise IndexError(f"packet {index} of a batch that holds {self.count}") from None
-        if not isinstance(position, int):
-            raise TypeError("a batch is indexed by one integer; slice batch.data and batch.lengths")
-        return self.data[position, : max(self.lengths[position], 0)]
+        position, end = self._locate(index)
+        return self.buffer[position, self.headroom : end]
 
     def __iter__(self) -> Iterator[npt.NDArray[np.uint8]]:
         """The packets as views, in order."""
@@ -110,9 +106,18 @@ class PacketBatch(_core.Slots):
     def with_headroom(self, index: int, size: int) -> npt.NDArray[np.uint8]:
         """Packet `index` together with the last `size` bytes of the headroom in front of it."""
         size = parse_integer(size, "size", 0, self.headroom)
-        start = self.headroom - size
-        position = range(self.count)[index]
-        return self.buffer[position, start : self.headroom + max(self.lengths[position], 0)]
+        position, end = self._locate(index)
+        return self.buffer[position, self.headroom - size : end]
+
+    def _locate(self, index: int) -> tuple[int, int]:
+        """Row of a packet in `buffer`, and the column behind its last byte."""
+        try:
+            position = range(self.count)[operator.index(index)]
+        except TypeError:
+            raise TypeError("a batch is indexed by one integer; slice batch.data and batch.lengths") from None
+        except IndexError:
+            raise IndexError(f"packet {index} of a batch that holds {self.count}") from None
+        return position, self.headroom + max(int(self.lengths[position]), 0)
 
     def __repr__(self) -> str:
         return f"<PacketBatch of {self.count}/{self.capacity} packets, slots of {self.slot_size} bytes" + (

@@ -11,12 +11,13 @@ from contextlib import contextmanager
 from typing import NamedTuple, Union
 
 from tuntap import _core
-from tuntap._errors import TunTapError
+from tuntap._errors import PrivilegeError, TunTapError
 
 TUN_MTU_MAX = 65535
 TAP_MTU_MAX = 65521  # 65535 less the Ethernet header
 QUEUE_LEN_MAX = 2**19
 IPV6_MTU_MIN = 1280  # RFC 8200, section 5
+LIMITED_BROADCAST = ipaddress.IPv4Address("255.255.255.255")
 
 
 class Statistics(NamedTuple):
@@ -59,17 +60,33 @@ AddressLike = Union[
 ]
 
 
-def make_interface(ip: bytes, prefix: int, peer: bytes | None = None) -> Interface:
-    """An address as the kernel gave it."""
-    kind = IPv4Interface if len(ip) == 4 else IPv6Interface
-    made = kind((ip, prefix))
-    if peer is not None:
-        made.peer = ipaddress.ip_address(peer)
-    return made
+class AddressEntry(NamedTuple):
+    """An address as the core reads and writes it, with all that belongs to it."""
+
+    ip: bytes
+    prefix: int
+    peer: bytes | None
+    broadcast: bytes | None = None
+    route: bool = True
+    metric: int = 0
+    automatic: bool = False  # the IPv6 link-local one that the kernel makes
+
+    @property
+    def key(self) -> tuple[bytes, int, bytes | None]:
+        """What tells it from the others of the interface."""
+        return self[:3]
+
+    @property
+    def interface(self) -> Interface:
+        """As people read it."""
+        made = (IPv4Interface if len(self.ip) == 4 else IPv6Interface)((self.ip, self.prefix))
+        if self.peer is not None:
+            made.peer = ipaddress.ip_address(self.peer)
+        return made
 
 
-def parse_address(value: AddressLike) -> Interface:
-    """One interface address.
+def parse_address(value: AddressLike) -> AddressEntry:
+    """One interface address, whether or not it is one to give to an interface.
 
     Parameters
     ----------
@@ -87,9 +104,8 @@ def parse_address(value: AddressLike) -> Interface:
         value, _, peer = value.partition(" peer ")
     _require_address(value)
     parsed = _ip_interface(value)
-    made = make_interface(parsed.ip.packed, parsed.network.prefixlen)
-    _refuse_unusable(made, has_peer=peer is not None)
-    return made if peer is None else _with_peer(made, peer, value)
+    entry = AddressEntry(parsed.ip.packed, parsed.network.prefixlen, None)
+    return entry if peer is None else _with_peer(entry, peer, value)
 
 
 def _ip_interface(value: object) -> ipaddress.IPv4Interface | ipaddress.IPv6Interface:
@@ -114,63 +130,61 @@ def _require_address(value: object) -> None:
         raise TypeError(f"an address is a str such as '10.0.0.1/24' or an ipaddress interface, not {value!r}")
 
 
-def _refuse_unusable(address: Interface, *, has_peer: bool) -> None:
-    ip, network = address.ip, address.network
-    if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:
-        raise ValueError(f"{address} is an IPv4-mapped address: write {ip.ipv4_mapped} as IPv4")
-    if ip.is_unspecified or ip.is_multicast or (int(ip) == 2**32 - 1 and ip.version == 4):
-        raise ValueError(f"{address} cannot be the address of an interface")
-    host_bits = ip.max_prefixlen - network.prefixlen
-    if host_bits < 2 or has_peer:
-        return
-    if ip == network.network_address:
-        raise ValueError(
-            f"{address} is the address of the network, not of a host in it: write for example "
-            f"{network.network_address + 1}/{network.prefixlen}"
-        )
-    if ip.version == 4 and ip == network.broadcast_address:
-        raise ValueError(f"{address} is the broadcast address of its network")
-
-
-def _with_peer(address: Interface, peer: object, value: object) -> Interface:
+def _with_peer(entry: AddressEntry, peer: object, value: object) -> AddressEntry:
     _require_address(peer)
     parsed = _ip_interface(peer)
-    _refuse_unusable(make_interface(parsed.ip.packed, parsed.network.prefixlen), has_peer=True)
-    if parsed.ip == address.ip:
-        raise ValueError(f"{value!r}: an address is not its own peer")
-    if parsed.version != address.version:
+    if len(parsed.ip.packed) != len(entry.ip):
         raise ValueError(f"{value!r} and its peer {peer!r} are of different families")
-    prefix = address.network.prefixlen
+    prefix = entry.prefix
     if isinstance(peer, str) and "/" in peer:
         if isinstance(value, str) and "/" in value and prefix != parsed.network.prefixlen:
             raise ValueError(f"{value!r} and its peer {peer!r} name different prefixes")
         prefix = parsed.network.prefixlen
-    return make_interface(address.ip.packed, prefix, parsed.ip.packed)
+    return AddressEntry(entry.ip, prefix, parsed.ip.packed)
 
 
-def same_address(one: Interface, other: Interface) -> bool:
-    return one == other and one.peer == other.peer
+def refuse_unusable(entry: AddressEntry) -> None:
+    """Refuse what no interface can have as its address."""
+    address = entry.interface
+    for ip in (address.ip, address.peer):
+        if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:
+            raise ValueError(f"{ip} is an IPv4-mapped address: write {ip.ipv4_mapped} as IPv4")
+        if ip is not None and (ip.is_unspecified or ip.is_multicast or ip == LIMITED_BROADCAST):
+            raise ValueError(f"{ip} cannot be the address of an interface")
+    if address.peer is not None:
+        if address.ip == address.peer:
+            raise ValueError(f"{address.ip} is not its own peer")
+        return
+    network = address.network
+    if network.num_addresses < 4:
+        return
+    if address.ip == network.network_address:
+        raise ValueError(
+            f"{address} is the address of the network, not of a host in it: write for example "
+            f"{network.network_address + 1}/{network.prefixlen}"
+        )
+    if address.version == 4 and address.ip == network.broadcast_address:
+        raise ValueError(f"{address} is the broadcast address of its network")
 
 
-def parse_addresses(values: Iterable[AddressLike], mtu: int | None) -> list[Interface]:
+def parse_addresses(values: Iterable[AddressLike]) -> list[AddressEntry]:
     """Several addresses, each once."""
     if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
         raise TypeError(f"addresses is a list such as ['10.0.0.1/24'], not {values!r}")
-    parsed: list[Interface] = []
+    parsed: dict[bytes, AddressEntry] = {}
     for value in values:
-        address = parse_address(value)
-        if any(address.ip == other.ip for other in parsed):
-            raise ValueError(f"address {address.ip} is given twice")
-        parsed.append(address)
-    if mtu is not None:
-        check_ipv6_mtu(parsed, mtu)
-    return parsed
+        entry = parse_address(value)
+        if entry.ip in parsed:
+            raise ValueError(f"address {entry.interface.ip} is given twice")
+        parsed[entry.ip] = entry
+    return list(parsed.values())
 
 
-def check_ipv6_mtu(addresses: Iterable[Interface], mtu: int) -> None:
-    ipv6 = next((a for a in addresses if a.version == 6), None)
+def check_ipv6_mtu(addresses: Iterable[AddressEntry], mtu: int) -> None:
+    """Refuse IPv6 addresses with an MTU on which the kernel has no IPv6."""
+    ipv6 = next((entry for entry in addresses if len(entry.ip) == 16), None)
     if ipv6 is not None and mtu < IPV6_MTU_MIN:
-        raise ValueError(f"IPv6 ({ipv6}) needs an MTU of at least {IPV6_MTU_MIN}, not {mtu}")
+        raise ValueError(f"IPv6 ({ipv6.interface}) needs an MTU of at least {IPV6_MTU_MIN}, not {mtu}")
 
 
 def parse_name(name: object) -> str:
@@ -282,9 +296,11 @@ def open_netns(netns: int | str | os.PathLike[str] | None) -> Iterator[int]:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
         code = error.errno or errno.ENOENT
-        raise TunTapError(
-            code, f"open: {os.strerror(code)}; is there such a network namespace? see `ip netns`", path
-        ) from None
+        kind = PrivilegeError if isinstance(error, PermissionError) else TunTapError
+        text = (
+            f"open: {os.strerror(code)}; is there such a network namespace, and is it yours? see `ip netns`"
+        )
+        raise kind(code, text, path) from None
     try:
         yield fd
     finally:

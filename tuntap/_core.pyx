@@ -261,17 +261,26 @@ cdef class Slots:
         return used
 
 
+cdef bint is_format(const char *given, const char *kind):
+    """Whether a buffer's elements are of a kind, as the struct module writes it, in this host's order."""
+    cdef uint16_t one = 1
+    cdef bint little = (<uint8_t *> &one)[0] == 1
+    if given == NULL:
+        return kind[0] == c"B"
+    if given[0] in (c"@", c"=", c"<" if little else c">"):
+        given += 1
+    # 'l' is how numpy spells int32 where a C long has 4 bytes.
+    return (given[0] == kind[0] or (kind[0] == c"i" and given[0] == c"l")) and given[1] == 0
+
+
 cdef int acquire(object memory, Py_buffer *buffer, const char *kind, str name) except -1:
-    """Hold a writable, C-contiguous buffer of one element type; `buffer.obj` is set only then."""
+    """Hold a writable, C-contiguous buffer of one element type."""
     cdef Py_ssize_t size = 1 if kind[0] == c"B" else 4
     if not PyObject_CheckBuffer(memory):
         raise TypeError(f"{name} must be an array or another buffer, not {type(memory).__name__}")
     PyObject_GetBuffer(memory, buffer, PyBUF_FULL_RO)
     try:
-        # 'l' is how numpy spells int32 where a C long has 4 bytes.
-        if buffer.itemsize != size or buffer.format == NULL or not (
-            buffer.format[0] == kind[0] or (size == 4 and buffer.format[0] == c"l")
-        ) or buffer.format[1]:
+        if buffer.itemsize != size or not is_format(buffer.format, kind):
             given = buffer.format.decode() if buffer.format else "B"
             raise TypeError(
                 f"{name} must be of dtype {'uint8' if size == 1 else 'int32'}, not of format {given!r}")
@@ -344,13 +353,13 @@ cdef class Port:
         self.label = self._get_name()
         return bool(handle.created)
 
-    def _adopt(self, intptr_t io, bint owned):
-        """Take over or borrow a descriptor; answers its layer."""
+    def _adopt(self, intptr_t io):
+        """Borrow a descriptor; answers its layer."""
         cdef Handle handle
         cdef int result
         self._must_be_new()
         with nogil:
-            result = os_adopt(&handle, io, owned)
+            result = os_adopt(&handle, io)
         self._take(&handle, result, f"descriptor {io}")
         self.label = self._get_name() if handle.layer != LAYER_UNKNOWN else f"descriptor {io}"
         return handle.layer
@@ -366,9 +375,9 @@ cdef class Port:
             result = os_inspect(&handle, text)
         self._take(&handle, result, name)
 
-    def _disown(self):
-        """Let close() leave the descriptor open."""
-        self.handle.owned = False
+    def _own(self):
+        """The adopted descriptor is ours from now on: close() closes it."""
+        os_own(&self.handle)
 
     @property
     def _label(self):
@@ -918,7 +927,7 @@ cdef class Port:
         self._check(result)
 
     def _get_addresses(self):
-        """(ip, prefix, peer or None, broadcast or None, automatic) each, addresses as bytes."""
+        """(ip, prefix, peer or None, broadcast or None, route, metric, automatic) each, addresses as bytes."""
         cdef Address *found
         cdef int capacity = 16
         cdef int count
@@ -940,7 +949,7 @@ cdef class Port:
                             found[i].ip[:width], found[i].prefix,
                             found[i].peer[:width] if found[i].has_peer else None,
                             found[i].broadcast[:width] if found[i].has_broadcast else None,
-                            bool(found[i].automatic),
+                            not found[i].no_route, found[i].metric, bool(found[i].automatic),
                         ))
                     return addresses
             finally:

@@ -171,7 +171,7 @@ def _describe_payload(flow: _Flow) -> str:
 def _ends(flow: _Flow) -> str:
     """Source and destination with their ports, if they are there."""
     if len(flow.payload) < 4:
-        return f"{flow.source} > {flow.destination} truncated"
+        return f"{flow.source} > {flow.destination}"
     ends = []
     for address, start in ((flow.source, 0), (flow.destination, 2)):
         host = f"[{address}]" if ":" in address else address

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from tuntap import _config, _core
 from tuntap._batch import PacketBatch
-from tuntap._config import AddressLike, Interface, Statistics
+from tuntap._config import AddressEntry, AddressLike, Interface, Statistics
 from tuntap._errors import PrivilegeError, TunTapError, UnsupportedError
 
 _D = TypeVar("_D", bound="Device")
@@ -55,8 +55,8 @@ class Device(_core.Port):
     packet_information : bool
         Keep the 4-byte header of the OS (flags, Ethernet type) in front of each packet.
     quiet : bool
-        The kernel sends nothing of its own accord: no IPv6 link-local address, and so no router
-        solicitation.
+        No IPv6 link-local address, and so no router solicitation: a TUN is silent until somebody
+        sends.  (A TAP with IPv6 addresses still reports its multicast groups.)
     route : bool
         Whether an address brings the route to its subnet along.
     metric : int, optional
@@ -111,7 +111,11 @@ class Device(_core.Port):
             name = _config.parse_name(name)
         if mtu is not None:
             mtu = self._parse_mtu(mtu)
-        wanted = _config.parse_addresses(addresses, mtu)
+        wanted = _config.parse_addresses(addresses)
+        for entry in wanted:
+            _config.refuse_unusable(entry)
+        if mtu is not None:
+            _config.check_ipv6_mtu(wanted, mtu)
         if mac is not None:
             if self._layer != _LAYER_TAP:
                 raise ValueError("a TUN carries IP packets and has no MAC address; open a Tap")
@@ -163,7 +167,7 @@ class Device(_core.Port):
         tx_queue_len: int | None,
         mac: bytes | None,
         quiet: bool,
-        addresses: list[Interface],
+        addresses: list[AddressEntry],
         up: bool | None,
         owner: int | None,
         group: int | None,
@@ -192,17 +196,17 @@ class Device(_core.Port):
                 change("tx_queue_len", tx_queue_len)
                 if mac is not None:
                     before = self._get_mac()
-                    self._set_mac(mac)
-                    undo.callback(self._set_mac, before)
-                if quiet:
-                    self._set("quiet", 1)
+                    if mac != before:
+                        self._set_mac(mac)
+                        undo.callback(self._set_mac, before)
+                change("quiet", quiet or None)
                 if addresses:
                     _config.check_ipv6_mtu(addresses, self.mtu)
-                present = self.addresses if addresses and not created else []
-                for address in addresses:
-                    if not any(_config.same_address(address, other) for other in present):
-                        self._add(address)
-                        undo.callback(self._remove, address)
+                    present = {entry.key for entry in self._entries()}
+                    for entry in addresses:
+                        if entry.key not in present:
+                            self._add(entry)
+                            undo.callback(self._remove, entry)
                 change("up", up)
                 # Last, because Linux cannot take an owner away again.
                 change("owner", owner)
@@ -239,12 +243,13 @@ class Device(_core.Port):
         fd = _config.parse_integer(fd, "fd", 0, 2**31 - 1)
         owned = _config.parse_flag(owned, "owned")
         device = cls.__new__(cls)
-        layer = device._adopt(fd, owned)
+        layer = device._adopt(fd)
         if layer not in (0, cls._layer):
-            device._disown()
             device.close()
             other = "Tap" if layer == _LAYER_TAP else "Tun"
             raise ValueError(f"descriptor {fd} is a {other.upper()}: use {other}.from_fd()")
+        if owned:
+            device._own()
         return device
 
     @property
@@ -278,7 +283,7 @@ class Device(_core.Port):
     def _check_addresses_survive(self, mtu: int) -> None:
         """Below the MTU of IPv6 the kernel drops the IPv6 addresses without a word."""
         if mtu < _config.IPV6_MTU_MIN:
-            _config.check_ipv6_mtu(self._given_addresses(), mtu)
+            _config.check_ipv6_mtu((entry for entry in self._entries() if not entry.automatic), mtu)
 
     def _parse_mtu(self, mtu: int) -> int:
         return _config.parse_integer(mtu, "mtu", _core.MTU_MIN, self._mtu_max)
@@ -375,19 +380,11 @@ class Device(_core.Port):
     @property
     def addresses(self) -> list[Interface]:
         """List of ipaddress interfaces: Every address, each with its `peer` or None; settable."""
-        return [_config.make_interface(ip, prefix, peer) for ip, prefix, peer, _, _ in self._get_addresses()]
+        return [entry.interface for entry in self._entries()]
 
     @addresses.setter
     def addresses(self, addresses: Iterable[AddressLike]) -> None:
         self.set_addresses(addresses)
-
-    def _given_addresses(self) -> list[Interface]:
-        """The addresses without the IPv6 link-local one the kernel makes."""
-        return [
-            _config.make_interface(ip, prefix, peer)
-            for ip, prefix, peer, _, automatic in self._get_addresses()
-            if not automatic
-        ]
 
     def add_address(self, address: AddressLike) -> None:
         """Add one address, in any of the forms that `addresses` takes.
@@ -397,88 +394,110 @@ class Device(_core.Port):
         DeviceBusyError
             The interface has it already.
         """
-        parsed = _config.parse_address(address)
-        if parsed.version == 6:
-            _config.check_ipv6_mtu([parsed], self.mtu)
-        self._add(parsed)
+        entry = _config.parse_address(address)
+        _config.refuse_unusable(entry)
+        if len(entry.ip) == 16:
+            _config.check_ipv6_mtu([entry], self.mtu)
+        self._add(entry)
 
     def remove_address(self, address: AddressLike) -> None:
         """Remove one address; without a prefix, whatever prefix it has.
 
         Addresses of the same subnet stay, although the kernel removes them with their primary.
+
+        Raises
+        ------
+        TunTapError
+            The interface has no such address (EADDRNOTAVAIL).
         """
-        parsed = _config.parse_address(address)
-        before = self.addresses
-        bare = "/" not in str(address) and not isinstance(address, tuple)
-        for present in before:
-            if present.ip == parsed.ip if bare else _config.same_address(present, parsed):
-                break
-        else:
-            code = errno.EADDRNOTAVAIL
-            raise TunTapError(code, f"the interface has no address {parsed}; see `addresses`", self.name)
-        self._remove(present)
-        after = self.addresses
-        for other in before:
-            if other is not present and not any(_config.same_address(other, a) for a in after):
-                self._add(other)
+        wanted = _config.parse_address(address)
+        bare = "/" not in str(address) and wanted.peer is None
+        for entry in self._entries():
+            if entry.ip == wanted.ip if bare else entry.key == wanted.key:
+                self._remove(entry)
+                return
+        code = errno.EADDRNOTAVAIL
+        raise TunTapError(
+            code, f"the interface has no address {wanted.interface}; see `addresses`", self.name
+        )
 
     def set_addresses(self, addresses: Iterable[AddressLike]) -> None:
         """Replace all addresses, or none if one is refused.
 
-        Addresses that stay are not touched, nor is the link-local one the kernel made.
+        Addresses that stay are not touched, nor is the link-local one that the kernel made.
         """
-        wanted = _config.parse_addresses(addresses, None)
-        _config.check_ipv6_mtu(wanted, self.mtu)
-        before = self._given_addresses()
-        try:
-            for address in before:
-                if not any(_config.same_address(address, other) for other in wanted):
-                    self._remove(address)
-            self._add_missing(wanted)
-        except BaseException:
-            present = self._given_addresses()
-            for address in present:
-                if not any(_config.same_address(address, other) for other in before):
-                    self._remove(address)
-            self._add_missing(before)
-            raise
+        wanted = _config.parse_addresses(addresses)
+        present = {entry.key: entry for entry in self._entries()}
+        new = [entry for entry in wanted if entry.key not in present]
+        for entry in new:
+            _config.refuse_unusable(entry)
+        if wanted:
+            _config.check_ipv6_mtu(wanted, self.mtu)
+        keep = {entry.key for entry in wanted}
+        old = [entry for entry in present.values() if entry.key not in keep and not entry.automatic]
+        # The new ones come first, so that one that is refused leaves everything as it was; only an
+        # IPv6 address whose prefix or peer changes must make room for itself.
+        changing = [entry for entry in old if len(entry.ip) == 16 and any(entry.ip == n.ip for n in new)]
+        with contextlib.ExitStack() as undo:
+            for entry in changing:
+                self._remove(entry)
+                undo.callback(self._add, entry)
+            for entry in new:
+                self._add(entry)
+                undo.callback(self._remove, entry)
+            undo.pop_all()
+        for entry in old:
+            if entry not in changing:
+                self._remove(entry)
 
-    def _add_missing(self, wanted: list[Interface]) -> None:
-        present = self._given_addresses()
-        for address in wanted:
-            if not any(_config.same_address(address, other) for other in present):
-                self._add(address)
+    def _entries(self) -> list[AddressEntry]:
+        return [AddressEntry(*entry) for entry in self._get_addresses()]
 
-    def _add(self, address: Interface) -> None:
-        broadcast = None
-        if self._layer == _LAYER_TAP and address.version == 4 and address.network.prefixlen < 31:
-            broadcast = address.network.broadcast_address.packed if address.peer is None else None
-        peer = None if address.peer is None else address.peer.packed
-        prefix = address.network.prefixlen
-        self._add_address(address.ip.packed, prefix, peer, broadcast, self._route, self._metric)
+    def _add(self, entry: AddressEntry) -> None:
+        """Add an address read from an interface as it was, one that was asked for as settings say."""
+        ethernet = self._layer == _LAYER_TAP and len(entry.ip) == 4 and entry.peer is None
+        if ethernet and entry.broadcast is None and entry.prefix < 31:
+            entry = entry._replace(broadcast=entry.interface.network.broadcast_address.packed)
+        self._add_address(
+            entry.ip, entry.prefix, entry.peer, entry.broadcast,
+            entry.route and self._route, entry.metric or self._metric,
+        )  # fmt: skip
 
-    def _remove(self, address: Interface) -> None:
-        """Remove an address that may have gone with its primary already."""
-        peer = None if address.peer is None else address.peer.packed
-        try:
-            self._remove_address(address.ip.packed, address.network.prefixlen, peer)
-        except TunTapError as error:
-            if error.errno != errno.EADDRNOTAVAIL:
-                raise
+    def _remove(self, entry: AddressEntry) -> None:
+        """Remove one address alone: with the first of a subnet the kernel removes the others of it."""
+        others = [
+            other
+            for other in self._entries()
+            if len(entry.ip) == len(other.ip) == 4
+            and other.key != entry.key
+            and other.interface.network == entry.interface.network
+        ]
+        self._remove_address(*entry.key)
+        left = {other.key for other in self._entries()} if others else set()
+        for other in others:
+            if other.key not in left:
+                self._add(other)
 
     @property
     def broadcast(self) -> ipaddress.IPv4Address | None:
         """IPv4Address or None: Broadcast address of the first IPv4 address; settable."""
-        for ip, _, _, broadcast, _ in self._get_addresses():
-            if len(ip) == 4:
-                return None if broadcast is None else ipaddress.IPv4Address(broadcast)
+        for entry in self._entries():
+            if len(entry.ip) == 4:
+                return None if entry.broadcast is None else ipaddress.IPv4Address(entry.broadcast)
         return None
 
     @broadcast.setter
     def broadcast(self, broadcast: str | ipaddress.IPv4Address) -> None:
         if not isinstance(broadcast, (str, ipaddress.IPv4Address)):
             raise TypeError(f"a broadcast address is a str or an IPv4Address, not {broadcast!r}")
-        self._set_broadcast(ipaddress.IPv4Address(broadcast).packed)
+        packed = ipaddress.IPv4Address(broadcast).packed
+        others = [entry for entry in self._entries() if len(entry.ip) == 4][1:]
+        self._set_broadcast(packed)
+        # The kernel takes the address off and on again: it comes last, and its subnet is gone.
+        for entry in others:
+            if any(entry.key == present.key for present in self._entries()):
+                self._remove_address(*entry.key)
+            self._add(entry)
 
     @property
     def mac(self) -> str:

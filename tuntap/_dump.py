@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TextIO
 
-from tuntap import Device, PacketBatch, Tap, Tun, UnsupportedError
+from tuntap import Device, DeviceGoneError, PacketBatch, Tap, Tun, UnsupportedError
 from tuntap._describe import describe, hex_lines
 from tuntap._pcap import ETHERNET, RAW_IP, PcapWriter
 
@@ -50,8 +50,8 @@ def dump(device: Tun | Tap, options: Options) -> Totals:
     totals = Totals()
     started = time.monotonic()
     with ExitStack() as stack:
-        stack.callback(lambda: _summarize(totals, time.monotonic() - started, options.file))
         writer = stack.enter_context(_pcap_writer(options.file, device))
+        stack.callback(lambda: _summarize(totals, time.monotonic() - started, options.file))
         out = None if options.quiet or options.file == "-" else sys.stdout
         _tell_start(device)
         try:
@@ -61,7 +61,10 @@ def dump(device: Tun | Tap, options: Options) -> Totals:
                 if out is not None:
                     _print_packet(packet, time_ns, isinstance(device, Tap), options.hex, out)
         except KeyboardInterrupt:
-            print(file=sys.stderr)  # behind the ^C of the terminal
+            if sys.stderr.isatty():
+                print(file=sys.stderr)  # behind the ^C
+        except DeviceGoneError as error:
+            raise DeviceGoneError(error.errno, "the interface was deleted", error.filename) from None
     return totals
 
 
@@ -129,5 +132,3 @@ def _summarize(totals: Totals, seconds: float, file: str | None) -> None:
         f"in {seconds:.1f} s{written}",
         file=sys.stderr,
     )
-
-

@@ -43,8 +43,8 @@ class PcapWriter:
         """
         seconds, nanoseconds = divmod(time_ns, _NANOSECONDS)
         kept = packet[:_LARGEST_PACKET]
-        self._file.write(struct.pack("<IIII", seconds & 0xFFFFFFFF, nanoseconds, len(kept), len(packet)))
-        self._file.write(kept)
+        header = struct.pack("<IIII", seconds & 0xFFFFFFFF, nanoseconds, len(kept), len(packet))
+        self._file.write(header + kept)  # at once: a signal must not leave half a record
 
     def flush(self) -> None:
         """Let readers of the file see what was written."""

@@ -5,18 +5,18 @@ from __future__ import annotations
 import argparse
 import errno
 import json
-import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import tuntap
-from tuntap import Device, DeviceBusyError, DeviceGoneError, Tap, Tun, TunTapError, _alone, _config
+from tuntap import DeviceBusyError, DeviceGoneError, Tap, Tun, TunTapError, _config
+from tuntap._ending import exit_status
 
 _LAYER_TAP = 2
-_BROKEN_PIPE = 141  # as a shell reports a program that SIGPIPE ended
-_INTERRUPTED = 130  # and one that SIGINT ended
 _DEMO_SECONDS = 10.0
+
+_Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -25,41 +25,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options = _parser().parse_args(arguments)
     except SystemExit as end:  # --help, --version, or wrong usage that argparse has explained
         return end.code if isinstance(end.code, int) else 1
-    try:
-        with _alone.ended_by_signals():
-            status: int = options.run(options)
-            sys.stdout.flush()
-        return status
-    except BrokenPipeError:
-        # Whoever read our output has enough; Python must not flush the rest at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return _BROKEN_PIPE
-    except KeyboardInterrupt:
-        return _INTERRUPTED
-    except (OSError, ValueError) as error:
-        print(f"tuntap: {_message(error)}", file=sys.stderr)
-        return 1
-
-
-def _message(error: Exception) -> str:
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    return str(error)
+    return exit_status(lambda: options.run(options))
 
 
 # --- doctor, demo: each has a module of its own ---
 
 
 def _doctor(options: argparse.Namespace) -> int:
-    from tuntap import _doctor
+    from tuntap._doctor import run
 
-    return _doctor.run()
+    return run()
 
 
 def _demo(options: argparse.Namespace) -> int:
-    from tuntap import _demo
+    from tuntap._demo import run
 
-    return _demo.run(options.seconds)
+    return run(options.seconds)
 
 
 # --- list ---
@@ -78,14 +59,12 @@ def _list(options: argparse.Namespace) -> int:
 
 def _inspect(name: str) -> Tun | Tap:
     """The configuration of an interface, without attaching to it; close it."""
-    device = Tun.__new__(Tun)
-    device._inspect(name)
-    if device._get_layer() != _LAYER_TAP:
-        return device
-    device.close()
-    frames = Tap.__new__(Tap)  # which has a MAC address
-    frames._inspect(name)
-    return frames
+    with Tun.__new__(Tun) as device:
+        device._inspect(name)
+        is_tap = device._get_layer() == _LAYER_TAP
+    found = Tap.__new__(Tap) if is_tap else Tun.__new__(Tun)
+    found._inspect(name)
+    return found
 
 
 def _facts(name: str) -> dict[str, Any] | None:
@@ -131,19 +110,23 @@ def _row(facts: dict[str, Any]) -> list[str]:
 
 
 def _user_name(number: int | None) -> str:
-    import pwd
+    if number is None:
+        return "-"
+    import pwd  # not on Windows, where nothing has an owner
 
     try:
-        return "-" if number is None else pwd.getpwuid(number).pw_name
+        return pwd.getpwuid(number).pw_name
     except KeyError:
         return str(number)
 
 
 def _group_name(number: int | None) -> str:
+    if number is None:
+        return "-"
     import grp
 
     try:
-        return "-" if number is None else grp.getgrgid(number).gr_name
+        return grp.getgrgid(number).gr_name
     except KeyError:
         return str(number)
 
@@ -158,17 +141,22 @@ def _print_table(rows: list[list[str]]) -> None:
 
 
 def _add(options: argparse.Namespace) -> int:
+    settings = _settings(options)
     kind = Tap if options.tap or options.mac is not None else Tun
     try:
         device = kind(
-            mac=options.mac, persist=True, owner=options.owner, group=options.group, exclusive=True,
-            **_settings(options),
-        )  # fmt: skip
+            mac=options.mac,
+            persist=True,
+            owner=options.owner,
+            group=options.group,
+            exclusive=True,
+            **settings,
+        )
     except DeviceBusyError as error:
         if error.errno != errno.EBUSY:
             raise
-        advice = f"it exists already: choose another name, or remove it with `tuntap delete {options.name}`"
-        raise DeviceBusyError(errno.EBUSY, advice, options.name) from None
+        advice = "it exists already: choose another name (`tuntap delete NAME` removes a TUN or TAP)"
+        raise DeviceBusyError(errno.EBUSY, advice, settings["name"]) from None
     with device:
         print(device.name)
     return 0
@@ -207,13 +195,12 @@ def _is_address(text: str) -> bool:
 
 
 def _dump(options: argparse.Namespace) -> int:
-    from tuntap import _dump
+    from tuntap._dump import Options, dump
 
     settings = _settings(options)
-    kind: type[Device] = Tap if options.tap or _is_tap(settings) else Tun
+    kind: type[Tun | Tap] = Tap if options.tap or _is_tap(settings) else Tun
     with kind(**settings) as device:
-        what = _dump.Options(options.write, options.count, options.timeout, options.hex, options.quiet)
-        _dump.dump(device, what)
+        dump(device, Options(options.write, options.count, options.timeout, options.hex, options.quiet))
     return 0
 
 
@@ -251,11 +238,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_command(
-    commands: Any, name: str, run: Callable[[argparse.Namespace], int], summary: str
+    commands: _Commands, name: str, run: Callable[[argparse.Namespace], int], summary: str
 ) -> argparse.ArgumentParser:
-    command: argparse.ArgumentParser = commands.add_parser(
-        name, help=summary, description=f"{summary[0].upper()}{summary[1:]}."
-    )
+    command = commands.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
     command.set_defaults(run=run)
     return command
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from tuntap import _core
 from tuntap._batch import PacketBatch
-from tuntap._config import make_interface
+from tuntap._config import AddressEntry
 from tuntap._device import Device, Tap, Tun
 from tuntap._errors import (
     DeviceBusyError,
@@ -51,7 +51,7 @@ class _Memory(Device):
     """One end of a pair: packets go through a socket, settings live in a dict."""
 
     _settings: dict[str, int]
-    _address_list: list[tuple[bytes, int, bytes | None, bytes | None, bool]]
+    _address_list: list[AddressEntry]
     _counters: list[int]
 
     @classmethod
@@ -100,31 +100,31 @@ class _Memory(Device):
         self._require_open()
         self._mac_bytes = mac
 
-    def _get_addresses(self) -> list[tuple[bytes, int, bytes | None, bytes | None, bool]]:
+    def _get_addresses(self) -> list[tuple[bytes, int, bytes | None, bytes | None, bool, int, bool]]:
         self._require_open()
-        return list(self._address_list)
+        return [entry[:] for entry in self._address_list]
 
     def _add_address(
         self, ip: bytes, prefix: int, peer: bytes | None, broadcast: bytes | None, route: bool, metric: int
     ) -> None:
         self._require_open()
-        if any(entry[:3] == (ip, prefix, peer) for entry in self._address_list):
+        entry = AddressEntry(ip, prefix, peer, broadcast, route, metric)
+        if any(entry.key == other.key for other in self._address_list):
             raise DeviceBusyError(errno.EEXIST, "the interface has this address already", self._name)
-        self._address_list.append((ip, prefix, peer, broadcast, False))
+        self._address_list.append(entry)
 
     def _remove_address(self, ip: bytes, prefix: int, peer: bytes | None) -> None:
         self._require_open()
-        for entry in self._address_list:
-            if entry[:3] == (ip, prefix, peer):
-                self._address_list.remove(entry)
-                return
-        raise TunTapError(errno.EADDRNOTAVAIL, f"no address {make_interface(ip, prefix, peer)}", self._name)
+        key = (ip, prefix, peer)
+        if not any(entry.key == key for entry in self._address_list):
+            raise TunTapError(errno.EADDRNOTAVAIL, "the interface has no such address", self._name)
+        self._address_list = [entry for entry in self._address_list if entry.key != key]
 
     def _set_broadcast(self, broadcast: bytes) -> None:
         self._require_open()
-        for i, (ip, prefix, peer, _, automatic) in enumerate(self._address_list):
-            if len(ip) == 4:
-                self._address_list[i] = (ip, prefix, peer, broadcast, automatic)
+        for i, entry in enumerate(self._address_list):
+            if len(entry.ip) == 4:
+                self._address_list[i] = entry._replace(broadcast=broadcast)
                 return
         raise TunTapError(errno.EADDRNOTAVAIL, "no IPv4 address to broadcast from", self._name)
 

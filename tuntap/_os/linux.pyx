@@ -5,8 +5,8 @@ and the interface is found anew from the descriptor each time (TUNGETIFF), so th
 to another namespace or a namesake elsewhere never leads to the wrong interface.
 """
 from libc.errno cimport (
-    EACCES, EAFNOSUPPORT, EAGAIN, EBADF, EBUSY, EEXIST, EFAULT, EINVAL, EIO, EMSGSIZE, ENODEV,
-    ENOENT, ENOTTY, ENXIO, EOPNOTSUPP, EPERM, errno,
+    EACCES, EADDRNOTAVAIL, EAFNOSUPPORT, EAGAIN, EBADF, EBUSY, EEXIST, EFAULT, EINVAL, EIO, EMSGSIZE,
+    ENODEV, ENOENT, ENOTTY, ENXIO, EOPNOTSUPP, EPERM, errno,
 )
 from libc.stdint cimport int64_t, intptr_t, uint8_t, uint32_t, uint64_t
 from libc.stdio cimport snprintf
@@ -211,40 +211,38 @@ cdef int attach(Handle *handle, const OpenRequest *request) noexcept nogil:
     return 0
 
 
-cdef int os_adopt(Handle *handle, intptr_t io, int owned) noexcept nogil:
+cdef int os_adopt(Handle *handle, intptr_t io) noexcept nogil:
     cdef ifreq request
-    cdef int flags
     cdef int64_t has_header = 0
     cdef int result
     handle_clear(handle)
-    handle.owned = 0          # until adoption has succeeded
     handle.io = io
-    flags = fcntl(<int> io, F_GETFL)
-    if flags < 0:
+    if fcntl(<int> io, F_GETFL) < 0:
         return fail(handle, PATH_CONTROL, b"fcntl(F_GETFL)")
-    memset(&request, 0, sizeof(request))
     handle.mode = socket_mode(<int> io)
-    if handle.mode >= 0:
-        pass
-    elif ioctl(<int> io, TUNGETIFF, &request) < 0:
-        return fail(handle, PATH_CONTROL, b"ioctl(TUNGETIFF)")
-    else:
+    if handle.mode < 0:
+        handle.mode = MODE_NOWAIT
+        memset(&request, 0, sizeof(request))
+        if ioctl(<int> io, TUNGETIFF, &request) < 0:
+            return fail(handle, PATH_CONTROL, b"ioctl(TUNGETIFF)")
         if request.ifr_flags & IFF_VNET_HDR:
             handle.failed[PATH_CONTROL] = b"IFF_VNET_HDR"
             return -EOPNOTSUPP
         handle.layer = LAYER_TAP if request.ifr_flags & IFF_TAP else LAYER_TUN
-        handle.mode = MODE_NOWAIT
         # TUNGETIFF cannot say whether there is a header: IFF_NOFILTER is the same bit as IFF_NO_PI.
         if os_get(handle, SETTING_PACKET_INFORMATION, &has_header) == 0 and has_header:
             handle.prefix = 4
     result = os_rewake(handle)
     if result < 0:
         os_close(handle)
-        return result
-    if owned and handle.mode == MODE_NOWAIT and fcntl(<int> io, F_SETFL, flags | O_NONBLOCK) == 0:
+    return result
+
+
+cdef void os_own(Handle *handle) noexcept nogil:
+    cdef int flags = fcntl(<int> handle.io, F_GETFL)
+    if handle.mode == MODE_NOWAIT and fcntl(<int> handle.io, F_SETFL, flags | O_NONBLOCK) == 0:
         handle.mode = MODE_NONBLOCKING
-    handle.owned = owned
-    return 0
+    handle.owned = 1
 
 
 cdef int os_inspect(Handle *handle, const char *name) noexcept nogil:
@@ -321,6 +319,7 @@ cdef struct Link:
     uint8_t carrier
     uint8_t persist
     uint8_t packet_information
+    bint quiet
     uint8_t mac[MAC_SIZE]
     bint has_mac
     char name[NAME_SIZE]
@@ -344,6 +343,7 @@ cdef int visit_link(const nlmsghdr *header, const uint8_t *body, uint32_t size, 
     link.index = info.ifi_index
     link.flags = info.ifi_flags
     link.owner = link.group = -1
+    link.quiet = True         # without IPv6 there is nothing to say
     while True:
         cursor = next_attribute(cursor, end, &kind, &value, &value_size)
         if cursor == NULL:
@@ -361,6 +361,8 @@ cdef int visit_link(const nlmsghdr *header, const uint8_t *body, uint32_t size, 
             memcpy(link.name, value, value_size)
         elif kind == IFLA_STATS64:
             memcpy(&link.statistics, value, min(value_size, sizeof(link.statistics)))
+        elif kind == IFLA_AF_SPEC:
+            link.quiet = reads_quiet(value, value + value_size)
         elif kind == IFLA_LINKINFO:
             inner = value
             inner_end = value + value_size
@@ -372,6 +374,29 @@ cdef int visit_link(const nlmsghdr *header, const uint8_t *body, uint32_t size, 
                     is_tun = value_size == 4 and strcmp(<const char *> value, b"tun") == 0
                 elif kind == IFLA_INFO_DATA and is_tun:
                     read_tun_data(value, value + value_size, link)
+
+
+cdef bint reads_quiet(const uint8_t *cursor, const uint8_t *end) noexcept nogil:
+    """Whether IFLA_AF_SPEC says that no IPv6 address is made by itself."""
+    cdef const uint8_t *value = NULL
+    cdef const uint8_t *inner
+    cdef const uint8_t *inner_end
+    cdef uint32_t size = 0
+    cdef int kind = 0
+    while True:
+        cursor = next_attribute(cursor, end, &kind, &value, &size)
+        if cursor == NULL:
+            return True
+        if kind != AF_INET6:
+            continue
+        inner = value
+        inner_end = value + size
+        while True:
+            inner = next_attribute(inner, inner_end, &kind, &value, &size)
+            if inner == NULL:
+                break
+            if kind == IFLA_INET6_ADDR_GEN_MODE and size == 1:
+                return value[0] == IN6_ADDR_GEN_MODE_NONE
 
 
 cdef void read_tun_data(const uint8_t *cursor, const uint8_t *end, Link *link) noexcept nogil:
@@ -505,6 +530,8 @@ cdef int os_get(Handle *handle, int setting, int64_t *value) noexcept nogil:
         value[0] = link.owner
     elif setting == SETTING_GROUP:
         value[0] = link.group
+    elif setting == SETTING_QUIET:
+        value[0] = link.quiet
     elif setting == SETTING_PACKET_INFORMATION:
         value[0] = link.packet_information
     elif setting == SETTING_LAYER:
@@ -597,6 +624,7 @@ cdef int visit_address(const nlmsghdr *header, const uint8_t *body, uint32_t siz
     cdef uint32_t value_size = 0
     cdef uint32_t width
     cdef int kind = 0
+    cdef uint32_t flags
     cdef bint has_local = False
     cdef ifaddrmsg info
     cdef Address address
@@ -621,6 +649,9 @@ cdef int visit_address(const nlmsghdr *header, const uint8_t *body, uint32_t siz
         elif kind == IFA_BROADCAST and value_size == width:
             memcpy(address.broadcast, value, width)
             address.has_broadcast = 1
+        elif kind == IFA_FLAGS and value_size == 4:
+            memcpy(&flags, value, 4)
+            address.no_route = (flags & IFA_F_NOPREFIXROUTE) != 0
         elif kind == IFA_PROTO and value_size == 1:
             address.automatic = value[0] == IFAPROT_KERNEL_LL
         elif kind == IFA_RT_PRIORITY and value_size == 4:
@@ -892,6 +923,8 @@ cdef const char *ADVICE_NET_ADMIN = (
 )
 cdef const char *ADVICE_SETNS_RIGHTS = b"entering a network namespace takes CAP_SYS_ADMIN there: run as root"
 cdef const char *ADVICE_NO_NETNS = b"netns is no network namespace: see `ip netns`"
+cdef const char *ADVICE_HAS_ADDRESS = b"the interface has this address already; see `addresses`"
+cdef const char *ADVICE_NO_SUCH_ADDRESS = b"the kernel takes no such address on this interface"
 cdef const char *ADVICE_NO_ROOM = b"the buffer is smaller than the header in front of the packet, which is lost"
 cdef const char *ADVICE_FAMILY_OFF = (
     b"this address family is switched off on the interface (net.ipv6.conf.*.disable_ipv6)"
@@ -913,6 +946,13 @@ cdef int os_meaning(int path, int error, const char *failed, const char **advice
             return MEANS_PRIVILEGE
         advice[0] = ADVICE_NO_NETNS
         return MEANS_OTHER
+    if strcmp(failed, b"netlink(RTM_NEWADDR)") == 0:
+        if error == EEXIST:
+            advice[0] = ADVICE_HAS_ADDRESS
+            return MEANS_BUSY
+        if error in (EADDRNOTAVAIL, EINVAL):
+            advice[0] = ADVICE_NO_SUCH_ADDRESS
+            return MEANS_OTHER
     if path == PATH_RECV and error == EINVAL:
         advice[0] = ADVICE_NO_ROOM
         return MEANS_PACKET

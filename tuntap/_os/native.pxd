@@ -51,7 +51,7 @@ cdef enum:
     SETTING_PERSIST = 6
     SETTING_OWNER = 7         # user id, -1 for none
     SETTING_GROUP = 8
-    SETTING_QUIET = 9         # write only: the OS makes no link-local address and sends nothing by itself
+    SETTING_QUIET = 9         # the OS makes no link-local address and sends nothing by itself
     SETTING_PACKET_INFORMATION = 10   # read only
     SETTING_LAYER = 11        # read only: Layer
     SETTINGS = 12
@@ -146,9 +146,10 @@ cdef struct Address:
     int no_route              # do not add the route to the subnet
     uint32_t metric           # of that route; 0 for the default
 
-# Life.  os_open and os_adopt fill a handle; after a failure nothing is left open.
+# Life.  os_open, os_adopt and os_inspect fill a handle; after a failure nothing is left open.
 cdef int os_open(Handle *handle, const OpenRequest *request) noexcept nogil
-cdef int os_adopt(Handle *handle, intptr_t io, int owned) noexcept nogil
+cdef int os_adopt(Handle *handle, intptr_t io) noexcept nogil     # borrows it, flags untouched
+cdef void os_own(Handle *handle) noexcept nogil                   # an adopted `io` is ours from now on
 cdef int os_inspect(Handle *handle, const char *name) noexcept nogil    # configuration, no packets
 cdef void os_close(Handle *handle) noexcept nogil
 

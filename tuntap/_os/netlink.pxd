@@ -50,7 +50,7 @@ cdef extern from "<linux/if_link.h>" nogil:
 
 cdef extern from "<linux/if_addr.h>" nogil:
     enum: IFA_ADDRESS, IFA_LOCAL, IFA_BROADCAST, IFA_FLAGS, IFA_RT_PRIORITY
-    enum: IFA_F_NODAD, IFA_F_NOPREFIXROUTE, IFA_F_PERMANENT
+    enum: IFA_F_NODAD, IFA_F_NOPREFIXROUTE
     struct ifaddrmsg:
         uint8_t ifa_family
         uint8_t ifa_prefixlen

@@ -19,7 +19,7 @@ cdef int os_open(Handle *handle, const OpenRequest *request) noexcept nogil:
     return unsupported(handle)
 
 
-cdef int os_adopt(Handle *handle, intptr_t io, int owned) noexcept nogil:
+cdef int os_adopt(Handle *handle, intptr_t io) noexcept nogil:
     cdef int result
     handle_clear(handle)
     handle.io = io
@@ -31,9 +31,11 @@ cdef int os_adopt(Handle *handle, intptr_t io, int owned) noexcept nogil:
     result = pipe_rewake(handle)
     if result < 0:
         os_close(handle)
-        return result
-    handle.owned = owned
-    return 0
+    return result
+
+
+cdef void os_own(Handle *handle) noexcept nogil:
+    handle.owned = 1
 
 
 cdef int os_inspect(Handle *handle, const char *name) noexcept nogil:
