@@ -95,8 +95,8 @@ cdef bytes encode_name(str name):
     if name is None:
         raise TypeError("an interface name is a str, not None")
     encoded = name.encode()
-    if len(encoded) > NAME_SIZE - 1 or b"\0" in encoded:
-        raise ValueError(f"{name!r} is no interface name: it has at most {NAME_SIZE - 1} bytes")
+    if not 1 <= len(encoded) <= NAME_SIZE - 1 or b"\0" in encoded:
+        raise ValueError(f"an interface name has 1 to {NAME_SIZE - 1} bytes, not {name!r}")
     return encoded
 
 
@@ -337,9 +337,9 @@ cdef class Port:
     # --- life ---
 
     def _open(self, str name, int layer, int flags, intptr_t netns):
-        """Open an interface; the caller has checked the arguments."""
+        """Open an interface; "" lets the OS choose its name.  The caller has checked the arguments."""
         cdef OpenRequest request
-        cdef bytes encoded = encode_name(name)
+        cdef bytes encoded = encode_name(name) if name else b""
         cdef Handle handle
         cdef int result
         request.name = encoded
@@ -704,6 +704,8 @@ cdef class Port:
             if not 1 <= batch.view.lengths[i] <= largest:
                 raise ValueError(f"packet {i}: length {batch.view.lengths[i]} is not 1 to {largest}")
         if first == last:
+            if self.is_closed or self.is_shut:
+                raise self.failure(PATH_SEND, IS_CLOSED if self.is_closed else IS_SHUT, b"")
             return 0
         while True:
             with nogil:

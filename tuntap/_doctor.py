@@ -149,12 +149,12 @@ def _report_rights(capability: Check) -> bool:
     creating = _check_creating()
     if creating.mark == "FAIL" and not capability.fixes:
         creating.fixes = _rights()  # it is for another network than this one
-    own = _own_interfaces()
-    if own and creating.mark == "FAIL":
+    attachable = _attachable() if creating.mark == "FAIL" else []
+    if attachable:
         creating.mark = "warn"
     creating.show()
-    if own:
-        Check("ok", f"made for this user, who may attach without further rights: {', '.join(own)}").show()
+    if attachable:
+        Check("ok", f"this user may attach to: {', '.join(attachable)}").show()
     _check_features().show()
     return creating.mark != "FAIL"
 
@@ -200,24 +200,24 @@ def _rights() -> list[str]:
     ]
 
 
-def _own_interfaces() -> list[str]:
-    """Interfaces that were made for this user, or a group of theirs."""
-    own = []
-    groups = {os.getegid(), *os.getgroups()}
+def _attachable() -> list[str]:
+    """Interfaces to which this user may attach without further rights."""
+    found = []
     for name in tuntap.interfaces():
-        device = Tun.__new__(Tun)
-        try:
-            device._inspect(name)
-            owner, group = device.owner, device.group
-        except TunTapError:
-            continue  # it has just gone
-        finally:
-            device.close()
-        # drivers/net/tun.c: where both are set, both have to fit.
-        fits = owner in (None, os.geteuid()) and (group is None or group in groups)
-        if fits and (owner, group) != (None, None):
-            own.append(name)
-    return own
+        with Tun.__new__(Tun) as device:
+            try:
+                device._inspect(name)
+                owner, group = device.owner, device.group
+            except TunTapError:
+                continue  # it has just gone
+        if _may_attach(owner, group):
+            found.append(name)
+    return found
+
+
+def _may_attach(owner: int | None, group: int | None) -> bool:
+    """As drivers/net/tun.c decides: what is set has to fit, and what is not set fits everybody."""
+    return owner in (None, os.geteuid()) and group in (None, os.getegid(), *os.getgroups())
 
 
 def _check_features() -> Check:

@@ -15,6 +15,7 @@ from tuntap._pcap import ETHERNET, RAW_IP, PcapWriter
 
 _BATCH = 64
 _SLOT = 65536 + 128  # any packet of any MTU, which may change while we look
+_LINK_PATIENCE = 2.0  # Linux handles most changes of a link once a second (net/core/link_watch.c)
 _FOR_EVER = float("inf")
 
 
@@ -53,8 +54,8 @@ def dump(device: Tun | Tap, options: Options) -> Totals:
         writer = stack.enter_context(_pcap_writer(options.file, device))
         stack.callback(lambda: _summarize(totals, time.monotonic() - started, options.file))
         out = None if options.quiet or options.file == "-" else sys.stdout
-        _tell_start(device)
         try:
+            _tell_start(device)
             for packet, time_ns in _receive(device, options, totals, (writer, out)):
                 if writer is not None:
                     writer.write(packet, time_ns)
@@ -116,13 +117,21 @@ def _print_packet(packet: bytes, time_ns: int, is_frame: bool, with_hex: bool, o
 
 def _tell_start(device: Tun | Tap) -> None:
     name, kind = device.name, type(device).__name__.upper()
-    print(f"listening on {name} ({kind}), Ctrl-C ends", file=sys.stderr)
     try:
         is_up = device.is_up
+        _wait_for_link(device)
     except UnsupportedError:
-        return
+        is_up = True  # a system that does not tell
     if not is_up:
         print(f"{name} is down and gets no packets; `tuntap dump {name} --up` brings it up", file=sys.stderr)
+    print(f"listening on {name} ({kind}), Ctrl-C ends", file=sys.stderr, flush=True)
+
+
+def _wait_for_link(device: Device) -> None:
+    """Until the kernel has switched the link on, a moment after we attached, it drops every packet."""
+    deadline = time.monotonic() + _LINK_PATIENCE
+    while device.is_up and not device.is_running and time.monotonic() < deadline:
+        time.sleep(0.005)
 
 
 def _summarize(totals: Totals, seconds: float, file: str | None) -> None:

@@ -259,7 +259,8 @@ def _describe_demo(command: argparse.ArgumentParser) -> None:
 def _describe_add(command: argparse.ArgumentParser) -> None:
     command.description = (
         "Make a TUN (or TAP) interface that stays until `tuntap delete`, and print its name.  "
-        "An owner may attach to it without further rights."
+        "Its owner, and its group, may attach to it without further rights; if both are set, both "
+        "have to fit, and if none is, everybody may who can open /dev/net/tun."
     )
     _describe_device(command, up=True)
     command.add_argument("--owner", type=_number_or_name, metavar="USER", help="who may attach to it")

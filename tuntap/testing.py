@@ -181,7 +181,9 @@ class _Memory(Device):
         if isinstance(batch, PacketBatch) and not self.closed:
             last = batch.count if stop is None else stop
             if 0 <= start < last <= batch.capacity:
-                bad = [i for i in range(start, last) if not self._takes(int(batch.data[i, 0]))]
+                lengths = batch.lengths[start:last]
+                right = bool(((lengths >= 1) & (lengths <= batch.slot_size)).all())
+                bad = [i for i in range(start, last) if right and not self._takes(int(batch.data[i, 0]))]
                 if bad and bad[0] == start:
                     raise self._refusal()
                 stop = bad[0] if bad else last
@@ -314,8 +316,9 @@ def icmp_echo(
     return ip_packet(source, destination, protocol, message)
 
 
-def icmp_reply(packet: bytes) -> bytes | None:
+def icmp_reply(packet: Readable) -> bytes | None:
     """The answer to an ICMP or ICMPv6 echo request; None if the packet is none."""
+    packet = bytes(packet)
     if len(packet) >= 28 and packet[0] >> 4 == 4:
         start = (packet[0] & 15) * 4
         source, destination = packet[12:16], packet[16:20]
