@@ -121,7 +121,7 @@ def show_pings(device: Device, traffic: Traffic, seconds: float) -> str:
         beside(lambda stop: traffic.ping(seconds, stop)) as pinging,
     ):
         answer_pings(device, meter, lambda: not pinging.done())
-    return pinging.result()
+    return f"{pinging.result()}\n{meter.packets:,} packets by recv, answered by send"
 
 
 def show_receiving(device: Device, traffic: Traffic, seconds: float) -> str:
