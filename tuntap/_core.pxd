@@ -1,8 +1,8 @@
 """The joint between Python and the compiled layers: a Port moves packets, Slots hold them."""
-cimport cython
 from cpython.pythread cimport PyThread_type_lock
 from libc.stdint cimport int32_t, int64_t, uint8_t
 
+from tuntap._os.lock cimport Lock
 from tuntap._os.native cimport Handle, SlotView
 
 
@@ -19,14 +19,14 @@ cdef class Port:
     cdef object __weakref__
 
     # One lock per path serialises what the OS core does there; `handle` is valid under any of them.
-    cdef cython.pymutex recv_lock
-    cdef cython.pymutex send_lock
-    cdef cython.pymutex control_lock
+    cdef Lock recv_lock
+    cdef Lock send_lock
+    cdef Lock control_lock
     cdef int pending[2]             # errno that followed a partial result, for the next call
 
     # Who waits, and how a wait is ended; under state_lock.
-    cdef cython.pymutex state_lock
-    cdef cython.pymutex close_lock
+    cdef Lock state_lock
+    cdef Lock close_lock
     cdef PyThread_type_lock idle    # released by the last waiter when close() waits for it
     cdef int waiters
     cdef int to_wake                # waiters that have not yet seen the interrupt

@@ -22,6 +22,7 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memmove, memset
 
 from tuntap._kernels.checksum cimport fold, sum_bytes
+from tuntap._os.lock cimport Lock, give, lock_init, take
 from tuntap._os.native cimport *
 
 import os
@@ -38,6 +39,7 @@ from tuntap._errors import (
 cdef enum:
     LARGEST_PACKET = 65535
     INBOX_SIZE = 65536 + 128          # a packet, an OS header in front, and room to see a cut
+    COPY_MAX = 8192                   # above, reading in place pays
     # Outcomes beside n >= 0 and -errno; no errno is that large.
     WOULD_WAIT = 0
     IS_SHUT = -100001
@@ -311,6 +313,11 @@ cdef class Port:
     """One open queue of an interface: what every device can send, receive and be told."""
 
     def __cinit__(self, *unused, **also_unused):
+        lock_init(&self.recv_lock)
+        lock_init(&self.send_lock)
+        lock_init(&self.control_lock)
+        lock_init(&self.state_lock)
+        lock_init(&self.close_lock)
         handle_clear(&self.handle)
         self.label = ""
         self.is_closed = True
@@ -418,7 +425,7 @@ cdef class Port:
         on as ever; no packet is lost.  Safe from any thread and from signal handlers.
         """
         with nogil:
-            self.state_lock.acquire()
+            take(&self.state_lock)
             if not self.is_closed:
                 if self.waiters == 0:
                     self.latched = True
@@ -426,7 +433,7 @@ cdef class Port:
                     self.epoch += 1
                     self.to_wake = self.waiters
                     os_wake(&self.handle)
-            self.state_lock.release()
+            give(&self.state_lock)
 
     def shutdown(self):
         """End every blocked and every later send and receive with `ClosedError`.
@@ -434,11 +441,11 @@ cdef class Port:
         The interface stays until close().  Safe from any thread and from signal handlers.
         """
         with nogil:
-            self.state_lock.acquire()
+            take(&self.state_lock)
             if not self.is_closed:
                 self.is_shut = True
                 os_wake(&self.handle)
-            self.state_lock.release()
+            give(&self.state_lock)
 
     def close(self):
         """Close the queue; an interface that is not persistent goes with it.
@@ -448,24 +455,24 @@ cdef class Port:
         """
         cdef bint wait
         with nogil:
-            self.close_lock.acquire()
-            self.state_lock.acquire()
+            take(&self.close_lock)
+            take(&self.state_lock)
             wait = False
             if not self.is_closed:
                 self.is_closed = True
                 wait = self.close_waits = self.waiters > 0
                 os_wake(&self.handle)
-            self.state_lock.release()
+            give(&self.state_lock)
             if wait:
                 PyThread_acquire_lock(self.idle, WAIT_LOCK)
-            self.recv_lock.acquire()
-            self.send_lock.acquire()
-            self.control_lock.acquire()
+            take(&self.recv_lock)
+            take(&self.send_lock)
+            take(&self.control_lock)
             os_close(&self.handle)
-            self.control_lock.release()
-            self.send_lock.release()
-            self.recv_lock.release()
-            self.close_lock.release()
+            give(&self.control_lock)
+            give(&self.send_lock)
+            give(&self.recv_lock)
+            give(&self.close_lock)
         with _ports_lock:
             _ports.discard(self)
 
@@ -503,7 +510,7 @@ cdef class Port:
         packet = None
         while True:
             with nogil:
-                self.recv_lock.acquire()
+                take(&self.recv_lock)
                 outcome = self.receive(&self.inbox, 1)
             if outcome > 0:
                 # The inbox is ours until the lock is released.
@@ -511,11 +518,11 @@ cdef class Port:
                 try:
                     packet = PyBytes_FromStringAndSize(<char *> self.inbox_memory, self.inbox_length)
                 finally:
-                    self.recv_lock.release()
+                    give(&self.recv_lock)
                 if cut:
                     raise too_large(self.inbox.slot_size)
                 return packet
-            self.recv_lock.release()
+            give(&self.recv_lock)
             self.settle(PATH_RECV, outcome, deadline)
 
     def recv_into(self, buffer, timeout=None):
@@ -543,6 +550,8 @@ cdef class Port:
         cdef int64_t deadline = -1 if timeout is None else deadline_of(timeout)
         cdef Py_buffer memory
         cdef SlotView slot
+        # A small buffer has no byte behind it that would show a cut: copying costs less than a readv.
+        cdef SlotView *view = &self.inbox
         cdef int32_t length = 0
         cdef int32_t cut
         cdef int outcome = 0
@@ -555,22 +564,27 @@ cdef class Port:
         try:
             if memory.len < 1:
                 raise ValueError("the buffer has no room")
-            slot.data = <uint8_t *> memory.buf
-            slot.limit = slot.data + memory.len
-            slot.lengths = &length
-            slot.cut = &cut
-            slot.capacity = 1
-            slot.slot_size = <int32_t> min(memory.len, <Py_ssize_t> INBOX_SIZE)
-            slot.stride = slot.slot_size
+            if memory.len > COPY_MAX:
+                view = &slot
+                slot.data = <uint8_t *> memory.buf
+                slot.limit = slot.data + memory.len
+                slot.lengths = &length
+                slot.cut = &cut
+                slot.capacity = 1
+                slot.slot_size = <int32_t> min(memory.len, <Py_ssize_t> INBOX_SIZE)
+                slot.stride = slot.slot_size
             while outcome <= 0:
                 with nogil:
-                    self.recv_lock.acquire()
-                    outcome = self.receive(&slot, 1)
-                    self.recv_lock.release()
+                    take(&self.recv_lock)
+                    outcome = self.receive(view, 1)
+                    if outcome > 0 and view != &slot:
+                        length = self.inbox_length
+                        memcpy(memory.buf, self.inbox_memory, <size_t> min(<Py_ssize_t> length, memory.len))
+                    give(&self.recv_lock)
                 if outcome <= 0:
                     self.settle(PATH_RECV, outcome, deadline)
-            if slot.cuts:
-                raise too_large(slot.slot_size)
+            if length > memory.len or (view == &slot and slot.cuts):
+                raise too_large(memory.len)
         finally:
             PyBuffer_Release(&memory)
         return length
@@ -600,9 +614,9 @@ cdef class Port:
         batch.used = 0
         while True:
             with nogil:
-                self.recv_lock.acquire()
+                take(&self.recv_lock)
                 outcome = self.receive(&batch.view, batch.view.capacity)
-                self.recv_lock.release()
+                give(&self.recv_lock)
             if outcome > 0:
                 batch.used = outcome
                 return outcome
@@ -656,9 +670,9 @@ cdef class Port:
             slot.stride = length
             while True:
                 with nogil:
-                    self.send_lock.acquire()
+                    take(&self.send_lock)
                     outcome = self.transmit(&slot, 0, 1)
-                    self.send_lock.release()
+                    give(&self.send_lock)
                 if outcome > 0:
                     return size
                 self.settle(PATH_SEND, outcome, deadline)
@@ -709,9 +723,9 @@ cdef class Port:
             return 0
         while True:
             with nogil:
-                self.send_lock.acquire()
+                take(&self.send_lock)
                 outcome = self.transmit(&batch.view, <int> first + sent, <int> last)
-                self.send_lock.release()
+                give(&self.send_lock)
             if outcome > 0:
                 sent += outcome
                 if first + sent == last:
@@ -736,13 +750,13 @@ cdef class Port:
         """Let a later send raise what ended this one; a port that is closed or shut stays so."""
         with nogil:
             if outcome == IS_INTERRUPTED:
-                self.state_lock.acquire()
+                take(&self.state_lock)
                 self.latched = True
-                self.state_lock.release()
+                give(&self.state_lock)
             elif outcome > IS_SHUT:
-                self.send_lock.acquire()
+                take(&self.send_lock)
                 self.pending[PATH_SEND] = -outcome
-                self.send_lock.release()
+                give(&self.send_lock)
 
     # --- a call, its wait, and its end ---
 
@@ -784,20 +798,20 @@ cdef class Port:
         cdef unsigned int epoch
         cdef int outcome
         cdef bint interrupted
-        self.state_lock.acquire()
+        take(&self.state_lock)
         if self.is_closed or self.is_shut or self.latched:
             outcome = IS_CLOSED if self.is_closed else IS_SHUT if self.is_shut else IS_INTERRUPTED
             if outcome == IS_INTERRUPTED:
                 self.latched = False
-            self.state_lock.release()
+            give(&self.state_lock)
             return outcome
         self.waiters += 1
         epoch = self.epoch
-        self.state_lock.release()
+        give(&self.state_lock)
 
         outcome = os_wait(&self.handle, path, timeout_ns)
 
-        self.state_lock.acquire()
+        take(&self.state_lock)
         self.waiters -= 1
         interrupted = self.epoch != epoch
         if interrupted:
@@ -814,7 +828,7 @@ cdef class Port:
             outcome = IS_SHUT
         elif interrupted:
             outcome = IS_INTERRUPTED
-        self.state_lock.release()
+        give(&self.state_lock)
         return outcome
 
     cdef int settle(self, int path, int outcome, int64_t deadline) except -1:
@@ -850,16 +864,16 @@ cdef class Port:
     cdef _check(self, int result):
         """Raise for the control call that just ended; control_lock is held and released here."""
         cdef const char *failed = self.handle.failed[PATH_CONTROL]
-        self.control_lock.release()
+        give(&self.control_lock)
         if result < 0:
             raise self.failure(PATH_CONTROL, result, failed)
 
     cdef int _begin(self) except -1:
         """Take control_lock on an open device; `_check` releases it."""
         with nogil:
-            self.control_lock.acquire()
+            take(&self.control_lock)
         if self.is_closed:
-            self.control_lock.release()
+            give(&self.control_lock)
             raise self.failure(PATH_CONTROL, IS_CLOSED, b"")
         return 0
 
@@ -1002,11 +1016,11 @@ cdef class Port:
     def _before_fork(self):
         """Let no thread be inside while the process forks: its locks would stay locked in the child."""
         with nogil:
-            self.close_lock.acquire()
-            self.state_lock.acquire()
-            self.recv_lock.acquire()
-            self.send_lock.acquire()
-            self.control_lock.acquire()
+            take(&self.close_lock)
+            take(&self.state_lock)
+            take(&self.recv_lock)
+            take(&self.send_lock)
+            take(&self.control_lock)
 
     def _after_fork(self, bint in_child):
         if in_child and not self.is_closed:
@@ -1015,11 +1029,11 @@ cdef class Port:
             os_rewake(&self.handle)
             if self.is_shut:
                 os_wake(&self.handle)
-        self.control_lock.release()
-        self.send_lock.release()
-        self.recv_lock.release()
-        self.state_lock.release()
-        self.close_lock.release()
+        give(&self.control_lock)
+        give(&self.send_lock)
+        give(&self.recv_lock)
+        give(&self.state_lock)
+        give(&self.close_lock)
 
 
 cdef object too_large(Py_ssize_t room):

@@ -1,0 +1,86 @@
+#!/bin/bash
+# The suite on every CPython of this machine: those of pyenv and those on PATH, free-threaded ones too.
+#
+#   tools/pythons.sh [pytest arguments]
+#
+# PYTHONS="path ..." names the interpreters instead.  Each gets a virtual environment and the package
+# installed in it, and runs a copy of the tests, away from the source tree.  Interpreters that are too
+# old are named, one that cannot build or pass fails the run.
+set -uo pipefail
+
+root=$(cd "$(dirname "$0")/.." && pwd)
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+cp -r "$root/tests" "$work/tests"
+find "$work" \( -name '*.so' -o -name __pycache__ \) -prune -exec rm -r {} +
+cp "$root/pyproject.toml" "$work"
+
+candidates() {
+  if [ -n "${PYTHONS:-}" ]; then
+    printf '%s\n' $PYTHONS
+    return
+  fi
+  ls -d "${PYENV_ROOT:-$HOME/.pyenv}"/versions/*/bin/python 2>/dev/null
+  local folder
+  tr : '\n' <<<"$PATH" | while read -r folder; do
+    case $folder in */shims) continue ;; esac
+    ls -d "$folder"/python3 "$folder"/python3.[0-9]* 2>/dev/null | grep -E '/python3(\.[0-9]+t?)?$'
+  done
+}
+
+describe='
+import os, platform, sys, sysconfig
+free = "t" if sysconfig.get_config_var("Py_GIL_DISABLED") else ""
+real = os.path.realpath(getattr(sys, "_base_executable", None) or sys.executable)
+print(sys.implementation.name, platform.python_version() + free, "%d%02d" % sys.version_info[:2], real)
+'
+
+try() {
+  local python=$1 version=$2
+  shift 2
+  local venv=$work/venv-$version
+  "$python" -m venv "$venv" || return
+  "$venv/bin/python" -m pip install --quiet --upgrade pip || return
+  # These as wheels only: the newest release may have none for this Python, an older one has.
+  (cd "$root" && "$venv/bin/python" -m pip install --quiet --prefer-binary --only-binary numpy,hypothesis . --group test \
+    'Cython>=3.3' 'setuptools>=77') || return
+  cd "$work" || return
+  "$venv/bin/python" -c '
+import sys, tuntap
+enabled = getattr(sys, "_is_gil_enabled", lambda: True)()
+print("   tuntap of", tuntap.__path__[0].replace(sys.prefix, "VENV"), "- GIL", "enabled" if enabled else "disabled")
+if enabled and sys.argv[1].endswith("t"):
+    sys.exit("importing tuntap switched the GIL on")
+' "$version" || return
+  "$venv/bin/python" -m pytest -q -p no:cacheprovider "$@" tests
+}
+
+seen=" "
+status=0
+summary=""
+while read -r python; do
+  read -r kind version number real <<<"$("$python" -c "$describe" 2>/dev/null)"
+  if [ "${kind:-}" != cpython ]; then
+    echo "== $python: no CPython that runs, left out"
+    continue
+  fi
+  case $seen in *" $real "*) continue ;; esac
+  seen="$seen$real "
+  if [ "$number" -lt 311 ]; then
+    echo "== $python: CPython $version is older than 3.11, left out"
+    continue
+  fi
+  echo "== $python: CPython $version"
+  if (try "$python" "$version" "$@"); then
+    summary="$summary$version passed"$'\n'
+  else
+    summary="$summary$version FAILED"$'\n'
+    status=1
+  fi
+  rm -rf "$work/venv-$version"
+done < <(candidates)
+
+echo "== summary"
+printf '%s' "${summary:-no CPython 3.11 or newer was found$'\n'}"
+[ -n "$summary" ] || status=1
+exit $status
