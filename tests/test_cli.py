@@ -16,7 +16,8 @@ from scapy.layers import inet, inet6, l2  # noqa: F401 - so that scapy knows the
 from scapy.utils import rdpcap
 
 import tuntap
-from tuntap import _core, _doctor, _dump, cli
+from tuntap import _core, cli
+from tuntap._cli import doctor, dump
 
 COMMAND = [sys.executable, "-m", "tuntap"]
 MAC = "02:00:00:00:00:01"
@@ -331,7 +332,7 @@ def test_dump_leaves_the_packets_after_its_count(net, capsys):
     with tuntap.Tun("tun0", addresses=["10.0.0.1/24"], quiet=True) as tun:
         for payload in (b"one", b"two", b"three"):
             send_udp("10.0.0.2", payload)
-        totals = _dump.dump(tun, _dump.Options(count=2))
+        totals = dump.dump(tun, dump.Options(count=2))
         assert (totals.packets, totals.bytes) == (2, 62)
         assert tun.recv(timeout=1)[28:] == b"three"
     assert len(capsys.readouterr().out.splitlines()) == 2
@@ -419,21 +420,21 @@ def test_doctor_knows_interfaces_of_the_user(net):
 def test_who_may_attach(owner, group, may, monkeypatch):
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     monkeypatch.setattr(os, "getgroups", lambda: [7])
-    assert _doctor._may_attach(owner, group) is may
+    assert doctor._may_attach(owner, group) is may
 
 
 def test_doctor_of_another_system(capsys, monkeypatch):
-    monkeypatch.setattr(_doctor.platform, "system", lambda: "Plan 9")
-    assert _doctor.run() == 0
+    monkeypatch.setattr(doctor.platform, "system", lambda: "Plan 9")
+    assert doctor.run() == 0
     assert "supported on Plan 9: " in capsys.readouterr().out
     monkeypatch.setattr(_core, "capabilities", frozenset)
-    assert _doctor.run() == 1
+    assert doctor.run() == 1
     assert "FAIL  tuntap opens no devices on Plan 9" in capsys.readouterr().out
 
 
 def test_doctor_without_a_child_process(capsys, monkeypatch):
     monkeypatch.setattr(sys, "executable", "/nonexistent/python")
-    [check] = _doctor._check_private_network()
+    [check] = doctor._check_private_network()
     assert (check.mark, "no child process" in check.text) == ("warn", True)
 
 

@@ -9,18 +9,19 @@ import time
 import pytest
 
 import tuntap
-from tuntap import _demo, _traffic, testing
-from tuntap._meter import Meter
+from tuntap import testing
+from tuntap._cli import demo, traffic
+from tuntap._cli.meter import Meter
 
 
 def test_a_phase_that_fails_is_told():
-    class Broken(_traffic.MemoryTraffic):
+    class Broken(traffic.MemoryTraffic):
         def flood(self, stop):
             raise OSError("no flood today")
 
     device, other = testing.pair()
     with device, other:
-        lines, worked = _demo.show_phases(device, Broken(other), 0.8)
+        lines, worked = demo.show_phases(device, Broken(other), 0.8)
     assert not worked
     assert "receive  failed: no flood today" in lines
     assert any(line.startswith("tcp") and "failed" not in line for line in lines)
@@ -30,10 +31,10 @@ def test_damage_is_noticed(monkeypatch):
     def swap_and_damage(batch, count):
         batch.data[:count, 100] ^= 1
 
-    monkeypatch.setattr(_demo, "swap_addresses", swap_and_damage)
+    monkeypatch.setattr(demo, "swap_addresses", swap_and_damage)
     device, other = testing.pair()
     with device, other, pytest.raises(OSError, match="arrived damaged"):
-        _demo.show_reflecting(device, _traffic.MemoryTraffic(other), 0.1)
+        demo.show_reflecting(device, traffic.MemoryTraffic(other), 0.1)
 
 
 def test_swap_addresses_keeps_checksums():
@@ -41,7 +42,7 @@ def test_swap_addresses_keeps_checksums():
     batch.fill(
         [testing.tcp("10.0.0.1", "10.0.0.2", 1, 2, b"there"), testing.udp("10.0.0.3", "10.0.0.4", 1, 2)]
     )
-    _demo.swap_addresses(batch, 2)
+    demo.swap_addresses(batch, 2)
     assert batch[0].tobytes() == testing.tcp("10.0.0.2", "10.0.0.1", 1, 2, b"there")
     assert batch[1].tobytes() == testing.udp("10.0.0.4", "10.0.0.3", 1, 2)
 
@@ -61,12 +62,12 @@ def test_swap_addresses_keeps_checksums():
     ],
 )  # fmt: skip
 def test_read_ping(text, result):
-    assert _traffic.read_ping(text) == result
+    assert traffic.read_ping(text) == result
 
 
 def test_ping_is_not_installed(monkeypatch):
     monkeypatch.setenv("PATH", "/nonexistent")
-    assert _traffic.KernelTraffic().ping(1, threading.Event()) == "the program ping is not installed"
+    assert traffic.KernelTraffic().ping(1, threading.Event()) == "the program ping is not installed"
 
 
 def test_meter_updates_one_line_on_a_terminal(monkeypatch):

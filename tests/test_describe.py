@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from scapy.utils import RawPcapReader
 
 from tuntap import testing
-from tuntap._describe import describe, hex_lines
-from tuntap._pcap import ETHERNET, RAW_IP, PcapWriter
+from tuntap._cli.describe import describe, hex_lines
+from tuntap._cli.pcap import ETHERNET, RAW_IP, PcapWriter
 
 MAC, OTHER_MAC = "02:00:00:00:00:01", "02:00:00:00:00:02"
 

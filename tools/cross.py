@@ -14,9 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 EVERYWHERE = ["tuntap/_core.pyx", "tuntap/_kernels/checksum.pyx"]
 LINUX = [f"{cpu}-linux-{libc}" for cpu in ("x86_64", "aarch64") for libc in ("gnu", "musl")]
 OTHER_UNIX = [
-    f"{cpu}-{system}"
-    for cpu in ("x86_64", "aarch64")
-    for system in ("macos", "freebsd", "netbsd", "openbsd")
+    f"{cpu}-{system}" for cpu in ("x86_64", "aarch64") for system in ("macos", "freebsd", "netbsd", "openbsd")
 ]
 # Which core is compiled for which system; a system without one of its own takes `none`.
 TARGETS = {target: "linux" for target in LINUX} | {target: "none" for target in OTHER_UNIX}

@@ -4,16 +4,17 @@
 #   tools/pythons.sh [pytest arguments]
 #
 # PYTHONS="path ..." names the interpreters instead.  Each gets a virtual environment and the package
-# installed in it, and runs a copy of the tests, away from the source tree.  Interpreters that are too
-# old are named, one that cannot build or pass fails the run.
+# installed in it, and runs a copy of the tests, away from the package's sources.  Those left out, too
+# old or of the same minor version as one before, are named; one that cannot build or pass fails the run.
 set -uo pipefail
 
 root=$(cd "$(dirname "$0")/.." && pwd)
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-cp -r "$root/tests" "$work/tests"
+for part in tests docs examples bench README.md CHANGELOG.md LICENSE pyproject.toml; do
+  [ ! -e "$root/$part" ] || cp -r "$root/$part" "$work"
+done
 find "$work" \( -name '*.so' -o -name __pycache__ \) -prune -exec rm -r {} +
-cp "$root/pyproject.toml" "$work"
 
 candidates() {
   if [ -n "${PYTHONS:-}" ]; then
@@ -29,10 +30,10 @@ candidates() {
 }
 
 describe='
-import os, platform, sys, sysconfig
+import platform, sys, sysconfig
 free = "t" if sysconfig.get_config_var("Py_GIL_DISABLED") else ""
-real = os.path.realpath(getattr(sys, "_base_executable", None) or sys.executable)
-print(sys.implementation.name, platform.python_version() + free, "%d%02d" % sys.version_info[:2], real)
+number = "%d%02d" % sys.version_info[:2]
+print(sys.implementation.name, platform.python_version() + free, number, number + free)
 '
 
 try() {
@@ -59,17 +60,20 @@ seen=" "
 status=0
 summary=""
 while read -r python; do
-  read -r kind version number real <<<"$("$python" -c "$describe" 2>/dev/null)"
+  read -r kind version number minor <<<"$("$python" -c "$describe" 2>/dev/null)"
   if [ "${kind:-}" != cpython ]; then
     echo "== $python: no CPython that runs, left out"
     continue
   fi
-  case $seen in *" $real "*) continue ;; esac
-  seen="$seen$real "
   if [ "$number" -lt 311 ]; then
     echo "== $python: CPython $version is older than 3.11, left out"
     continue
   fi
+  case $seen in *" $minor "*)
+    echo "== $python: CPython $version, left out: another of its minor version has run"
+    continue ;;
+  esac
+  seen="$seen$minor "
   echo "== $python: CPython $version"
   if (try "$python" "$version" "$@"); then
     summary="$summary$version passed"$'\n'

@@ -15,7 +15,7 @@ cdef class Slots:
 
 cdef class Port:
     cdef Handle handle
-    cdef object label               # the name in messages
+    cdef char label[64]             # the name in messages; empty before the first use
     cdef object __weakref__
 
     # One lock per path serialises what the OS core does there; `handle` is valid under any of them.
@@ -42,10 +42,12 @@ cdef class Port:
     cdef int32_t inbox_length
     cdef int32_t inbox_cut
 
+    cdef void init_locks(self)
+    cdef set_label(self, str label)
     cdef int receive(self, SlotView *slots, int stop) noexcept nogil
     cdef int transmit(self, SlotView *slots, int start, int stop) noexcept nogil
     cdef int wait(self, int path, int64_t timeout_ns) noexcept nogil
-    cdef int settle(self, int path, int outcome, int64_t deadline) except -1
+    cdef int settle(self, int path, int outcome, int64_t deadline, bint partial=*) except -1
     cdef void postpone(self, int outcome)
     cdef object failure(self, int path, int outcome, const char *failed)
     cdef _take(self, Handle *handle, int result, str label)

@@ -22,11 +22,10 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memmove, memset
 
 from tuntap._kernels.checksum cimport fold, sum_bytes
-from tuntap._os.lock cimport Lock, give, lock_init, take
+from tuntap._os.lock cimport give, lock_init, take
 from tuntap._os.native cimport *
 
 import os
-import threading
 import weakref
 from operator import index as operator_index
 from time import monotonic_ns
@@ -313,13 +312,9 @@ cdef class Port:
     """One open queue of an interface: what every device can send, receive and be told."""
 
     def __cinit__(self, *unused, **also_unused):
-        lock_init(&self.recv_lock)
-        lock_init(&self.send_lock)
-        lock_init(&self.control_lock)
-        lock_init(&self.state_lock)
-        lock_init(&self.close_lock)
+        self.init_locks()
         handle_clear(&self.handle)
-        self.label = ""
+        self.label[0] = 0
         self.is_closed = True
         self.inbox_memory = <uint8_t *> malloc(INBOX_SIZE)
         self.idle = PyThread_allocate_lock()
@@ -333,6 +328,13 @@ cdef class Port:
         self.inbox.capacity = 1
         self.inbox.slot_size = INBOX_SIZE - 1
         self.inbox.stride = INBOX_SIZE - 1
+
+    cdef void init_locks(self):
+        lock_init(&self.recv_lock)
+        lock_init(&self.send_lock)
+        lock_init(&self.control_lock)
+        lock_init(&self.state_lock)
+        lock_init(&self.close_lock)
 
     def __dealloc__(self):
         os_close(&self.handle)
@@ -357,7 +359,7 @@ cdef class Port:
         with nogil:
             result = os_open(&handle, &request)
         self._take(&handle, result, name)
-        self.label = self._get_name()
+        self.set_label(self._get_name())
         return bool(handle.created)
 
     def _adopt(self, intptr_t io):
@@ -368,7 +370,8 @@ cdef class Port:
         with nogil:
             result = os_adopt(&handle, io)
         self._take(&handle, result, f"descriptor {io}")
-        self.label = self._get_name() if handle.layer != LAYER_UNKNOWN else f"descriptor {io}"
+        if handle.layer != LAYER_UNKNOWN:
+            self.set_label(self._get_name())
         return handle.layer
 
     def _inspect(self, str name):
@@ -388,20 +391,25 @@ cdef class Port:
 
     @property
     def _label(self):
-        return self.label
+        return self.label.decode("utf-8", "replace")
+
+    cdef set_label(self, str label):
+        """Bytes in place rather than an object: another thread may be reading it, without a GIL."""
+        cdef bytes encoded = label.encode("utf-8", "replace")[:sizeof(self.label) - 1]
+        memset(self.label, 0, sizeof(self.label))
+        memcpy(self.label, <const char *> encoded, len(encoded))
 
     def _must_be_new(self):
-        if self.label:
+        if self.label[0]:
             raise RuntimeError("this object holds a device already; make another one")
 
     cdef _take(self, Handle *handle, int result, str label):
         if result < 0:
             raise describe(PATH_CONTROL, -result, handle.failed[PATH_CONTROL], label)
         self.handle = handle[0]
-        self.label = label
+        self.set_label(label or "a new device")
         self.is_closed = False
-        with _ports_lock:
-            _ports.add(self)
+        _ports[id(self)] = weakref.ref(self)
 
     @property
     def closed(self):
@@ -473,8 +481,7 @@ cdef class Port:
             give(&self.send_lock)
             give(&self.recv_lock)
             give(&self.close_lock)
-        with _ports_lock:
-            _ports.discard(self)
+        _ports.pop(id(self), None)
 
     def __enter__(self):
         return self
@@ -731,19 +738,7 @@ cdef class Port:
                 if first + sent == last:
                     return sent
                 continue
-            if sent == 0:
-                self.settle(PATH_SEND, outcome, deadline)
-                continue
-            # Some have gone, which is a result: what ends the rest is for the next call to raise.
-            if outcome < 0:
-                self.postpone(outcome)
-                return sent
-            try:
-                self.settle(PATH_SEND, outcome, deadline)
-            except InterruptError:
-                self.postpone(IS_INTERRUPTED)
-                return sent
-            except (TimeoutError, ClosedError):
+            if self.settle(PATH_SEND, outcome, deadline, sent > 0):
                 return sent
 
     cdef void postpone(self, int outcome):
@@ -831,13 +826,19 @@ cdef class Port:
         give(&self.state_lock)
         return outcome
 
-    cdef int settle(self, int path, int outcome, int64_t deadline) except -1:
-        """After an attempt that moved nothing: wait for another, or raise."""
+    cdef int settle(self, int path, int outcome, int64_t deadline, bint partial=False) except -1:
+        """After an attempt that moved nothing: wait for another (0), or raise.
+
+        A partial send is a result: nothing is raised but what a signal handler raises, and the
+        answer is 1; what ended it is for a later call to raise.
+        """
         cdef int64_t remaining = -1
         if outcome == WOULD_WAIT:
             if deadline >= 0:
                 remaining = deadline - <int64_t> monotonic_ns() if deadline else 0
             if deadline >= 0 and remaining <= 0:
+                if partial:
+                    return 1
                 raise TimeoutError(
                     ETIMEDOUT, "nothing to receive in time" if path == PATH_RECV else "no room to send in time")
             with nogil:
@@ -848,16 +849,19 @@ cdef class Port:
                 return 0
             if outcome >= 0:
                 return 0              # ready, or time is over: the next attempt tells
+        if partial:
+            self.postpone(outcome)
+            return 1
         raise self.failure(path, outcome, self.handle.failed[path])
 
     cdef object failure(self, int path, int outcome, const char *failed):
         if outcome == IS_CLOSED:
-            return ClosedError(EBADF, "the device is closed: open it anew", self.label)
+            return ClosedError(EBADF, "the device is closed: open it anew", self._label)
         if outcome == IS_SHUT:
-            return ClosedError(EBADF, "the device was shut down: close it and open it anew", self.label)
+            return ClosedError(EBADF, "the device was shut down: close it and open it anew", self._label)
         if outcome == IS_INTERRUPTED:
-            return InterruptError(EINTR, "interrupt() ended the wait: call again when ready", self.label)
-        return describe(path, -outcome, failed, self.label)
+            return InterruptError(EINTR, "interrupt() ended the wait: call again when ready", self._label)
+        return describe(path, -outcome, failed, self._label)
 
     # --- configuration ---
 
@@ -921,7 +925,7 @@ cdef class Port:
         with nogil:
             result = os_set_name(&self.handle, text)
         self._check(result)
-        self.label = name
+        self.set_label(name)
 
     def _get_mac(self):
         cdef uint8_t mac[MAC_SIZE]
@@ -1011,29 +1015,16 @@ cdef class Port:
         self._check(result)
         return tuple([values[i] for i in range(STATISTICS)])
 
-    # --- fork ---
-
-    def _before_fork(self):
-        """Let no thread be inside while the process forks: its locks would stay locked in the child."""
-        with nogil:
-            take(&self.close_lock)
-            take(&self.state_lock)
-            take(&self.recv_lock)
-            take(&self.send_lock)
-            take(&self.control_lock)
-
-    def _after_fork(self, bint in_child):
-        if in_child and not self.is_closed:
-            # The waiters are threads of the parent, and the wake-up is shared with it.
-            self.waiters = self.to_wake = 0
-            os_rewake(&self.handle)
-            if self.is_shut:
-                os_wake(&self.handle)
-        give(&self.control_lock)
-        give(&self.send_lock)
-        give(&self.recv_lock)
-        give(&self.state_lock)
-        give(&self.close_lock)
+    def _after_fork(self):
+        """In the child: whoever held a lock or waited is a thread of the parent."""
+        self.init_locks()
+        self.waiters = self.to_wake = 0
+        if self.is_closed:
+            handle_clear(&self.handle)    # a thread of the parent was closing it
+            return
+        os_rewake(&self.handle)
+        if self.is_shut:
+            os_wake(&self.handle)
 
 
 cdef object too_large(Py_ssize_t room):
@@ -1132,34 +1123,16 @@ def checksum(data, uint64_t initial=0):
     return result
 
 
-# Every open port, so that a fork can quiet them.
-_ports = weakref.WeakSet()
-_ports_lock = threading.RLock()       # a garbage collection inside may close a port
-_forking = []
-
-
-def _before_fork():
-    _ports_lock.acquire()
-    _forking.extend(_ports)
-    for port in _forking:
-        port._before_fork()
-
-
-def _after_fork_in_parent():
-    _after_fork(False)
+# Weak references to the open ports by id, for the child of a fork.
+_ports = {}
 
 
 def _after_fork_in_child():
-    _after_fork(True)
-
-
-def _after_fork(in_child):
-    for port in _forking:
-        port._after_fork(in_child)
-    _forking.clear()
-    _ports_lock.release()
+    for reference in list(_ports.values()):
+        port = reference()
+        if port is not None:
+            port._after_fork()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(
-        before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
+    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import ipaddress
 import os
+import time
 import warnings
 from collections.abc import Iterable
 from typing import TypeVar
@@ -19,6 +20,7 @@ _D = TypeVar("_D", bound="Device")
 
 _LAYER_TAP = 2
 _LAYER_TUN = 3
+_LINK_PATIENCE = 2.0  # seconds; the kernel looks at links once a second
 _OPEN_EXCLUSIVE = 1
 _OPEN_PACKET_INFORMATION = 2
 
@@ -45,7 +47,8 @@ class Device(_core.Port):
     persist : bool, optional
         Keep the interface after close, or (False) let it go.
     owner, group : int or str, optional
-        Who may attach to it without further rights.
+        Who may attach to it without further rights.  Without either, whoever may open
+        ``/dev/net/tun`` may attach to a persistent interface; with both, both must fit.
     tx_queue_len : int, optional
         Packets the kernel keeps for us before it drops.
     netns : str, path or int, optional
@@ -156,8 +159,16 @@ class Device(_core.Port):
             up=True if up is None and created else up, owner=owner, group=group, persist=persist,
         )  # fmt: skip
         self._packet_information = packet_information
+        if not created:
+            self._await_link()
 
     _packet_information = False
+
+    def _await_link(self) -> None:
+        """After an attach the kernel switches the link on a moment later, and drops packets until then."""
+        deadline = time.monotonic() + _LINK_PATIENCE
+        while self.is_up and not self.is_running and time.monotonic() < deadline:
+            time.sleep(0.005)
 
     def _configure(
         self,

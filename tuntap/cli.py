@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 import tuntap
 from tuntap import DeviceBusyError, DeviceGoneError, Tap, Tun, TunTapError, _config
-from tuntap._ending import exit_status
+from tuntap._cli.ending import exit_status
 
 _LAYER_TAP = 2
 _DEMO_SECONDS = 10.0
@@ -32,13 +32,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _doctor(options: argparse.Namespace) -> int:
-    from tuntap._doctor import run
+    from tuntap._cli.doctor import run
 
     return run()
 
 
 def _demo(options: argparse.Namespace) -> int:
-    from tuntap._demo import run
+    from tuntap._cli.demo import run
 
     return run(options.seconds)
 
@@ -195,7 +195,7 @@ def _is_address(text: str) -> bool:
 
 
 def _dump(options: argparse.Namespace) -> int:
-    from tuntap._dump import Options, dump
+    from tuntap._cli.dump import Options, dump
 
     settings = _settings(options)
     kind: type[Tun | Tap] = Tap if options.tap or _is_tap(settings) else Tun

@@ -925,6 +925,8 @@ cdef const char *ADVICE_SETNS_RIGHTS = b"entering a network namespace takes CAP_
 cdef const char *ADVICE_NO_NETNS = b"netns is no network namespace: see `ip netns`"
 cdef const char *ADVICE_HAS_ADDRESS = b"the interface has this address already; see `addresses`"
 cdef const char *ADVICE_NO_SUCH_ADDRESS = b"the kernel takes no such address on this interface"
+cdef const char *ADVICE_NO_INTERFACE = b"there is no such interface; see `tuntap list`"
+cdef const char *ADVICE_NO_TUN = b"it is neither a TUN nor a TAP"
 cdef const char *ADVICE_NO_ROOM = b"the buffer is smaller than the header in front of the packet, which is lost"
 cdef const char *ADVICE_FAMILY_OFF = (
     b"this address family is switched off on the interface (net.ipv6.conf.*.disable_ipv6)"
@@ -953,6 +955,12 @@ cdef int os_meaning(int path, int error, const char *failed, const char **advice
         if error in (EADDRNOTAVAIL, EINVAL):
             advice[0] = ADVICE_NO_SUCH_ADDRESS
             return MEANS_OTHER
+    if strcmp(failed, b"netlink(RTM_GETLINK)") == 0 and error == ENODEV:
+        advice[0] = ADVICE_NO_INTERFACE
+        return MEANS_GONE
+    if strcmp(failed, b"netlink(RTM_DELLINK)") == 0 and error == EOPNOTSUPP:
+        advice[0] = ADVICE_NO_TUN
+        return MEANS_UNSUPPORTED
     if path == PATH_RECV and error == EINVAL:
         advice[0] = ADVICE_NO_ROOM
         return MEANS_PACKET

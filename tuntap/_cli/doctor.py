@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import tuntap
-from tuntap import DeviceBusyError, Tap, Tun, TunTapError, _alone, _core, testing
+from tuntap import DeviceBusyError, Tap, Tun, TunTapError, _core, testing
+from tuntap._cli import alone
 
 _NODE = "/dev/net/tun"
 _NODE_NUMBERS = (10, 200)  # Documentation/admin-guide/devices.txt
@@ -247,7 +248,7 @@ class _Probe(NamedTuple):
 def _check_private_network() -> Iterator[Check]:
     """Whether `tuntap.testing.private_network` works, and devices in it."""
     try:
-        found = _Probe(**json.loads(_alone.output_of("tuntap._doctor", timeout=_PROBE_SECONDS)))
+        found = _Probe(**json.loads(alone.output_of("tuntap._cli.doctor", timeout=_PROBE_SECONDS)))
     except (OSError, subprocess.TimeoutExpired, ValueError) as error:
         yield Check("warn", f"a private network could not be tried, no child process: {error}")
         return

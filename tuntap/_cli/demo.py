@@ -19,10 +19,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 import tuntap
-from tuntap import Device, PacketBatch, Tun, TunTapError, _alone, testing
-from tuntap._ending import exit_status
-from tuntap._meter import Meter
-from tuntap._traffic import KERNEL, PAYLOAD, PORT, PYTHON, KernelTraffic, MemoryTraffic, Traffic
+from tuntap import Device, PacketBatch, Tun, TunTapError, testing
+from tuntap._cli import alone
+from tuntap._cli.ending import exit_status
+from tuntap._cli.meter import Meter
+from tuntap._cli.traffic import KERNEL, PAYLOAD, PORT, PYTHON, KernelTraffic, MemoryTraffic, Traffic
 
 _CAPACITY = 128  # packets of a batch
 _TICK = 0.1  # seconds after which a receive that waits looks whether the phase is over
@@ -35,7 +36,7 @@ def run(seconds: float) -> int:
     """Run the demo in a child process; its exit status."""
     arguments = ["--seconds", str(seconds)]
     try:
-        return _alone.call("tuntap._demo", arguments)
+        return alone.call("tuntap._cli.demo", arguments)
     except OSError as error:
         reason = f"cannot start {sys.executable or 'Python'}: {error.strerror}"
         return _show_in_memory(seconds, reason)

@@ -10,12 +10,11 @@ from dataclasses import dataclass
 from typing import TextIO
 
 from tuntap import Device, DeviceGoneError, PacketBatch, Tap, Tun, UnsupportedError
-from tuntap._describe import describe, hex_lines
-from tuntap._pcap import ETHERNET, RAW_IP, PcapWriter
+from tuntap._cli.describe import describe, hex_lines
+from tuntap._cli.pcap import ETHERNET, RAW_IP, PcapWriter
 
 _BATCH = 64
 _SLOT = 65536 + 128  # any packet of any MTU, which may change while we look
-_LINK_PATIENCE = 2.0  # Linux handles most changes of a link once a second (net/core/link_watch.c)
 _FOR_EVER = float("inf")
 
 
@@ -119,19 +118,11 @@ def _tell_start(device: Tun | Tap) -> None:
     name, kind = device.name, type(device).__name__.upper()
     try:
         is_up = device.is_up
-        _wait_for_link(device)
     except UnsupportedError:
         is_up = True  # a system that does not tell
     if not is_up:
         print(f"{name} is down and gets no packets; `tuntap dump {name} --up` brings it up", file=sys.stderr)
     print(f"listening on {name} ({kind}), Ctrl-C ends", file=sys.stderr, flush=True)
-
-
-def _wait_for_link(device: Device) -> None:
-    """Until the kernel has switched the link on, a moment after we attached, it drops every packet."""
-    deadline = time.monotonic() + _LINK_PATIENCE
-    while device.is_up and not device.is_running and time.monotonic() < deadline:
-        time.sleep(0.005)
 
 
 def _summarize(totals: Totals, seconds: float, file: str | None) -> None:

@@ -1,0 +1,1 @@
+"""What stands behind the ``tuntap`` command; `tuntap.cli` reads its arguments."""
