@@ -23,8 +23,6 @@ SOURCES = {
     "tuntap._kernels.checksum": "tuntap/_kernels/checksum.pyx",
     "tuntap._os.native": f"tuntap/_os/{core}.pyx",
 }
-if debug:
-    SOURCES["tests.kernels._harness"] = "tests/kernels/_harness.pyx"
 
 extensions = [
     Extension(

@@ -71,6 +71,7 @@ def shown(path):
 
 
 API = sources("*.py") if IN_TREE else []
+COMMAND = sources("_cli/*.py") if IN_TREE else []
 KERNELS = sources("_kernels/*.py", "_kernels/*.pyx", "_kernels/*.pxd") if IN_TREE else []
 CORES = sources("_os/*.pyx") if IN_TREE else []
 OS = [*CORES, *sources("_os/*.pxd", "_os/*.py")] if IN_TREE else []
@@ -132,6 +133,15 @@ from m.n cimport *
 class TestDirection:
     @pytest.mark.parametrize("path", API, ids=shown)
     def test_the_api_reaches_the_lower_layers_through_the_joint_only(self, path):
+        assert not {m for m in own_imports(path) if within(m, "tuntap._os", "tuntap._kernels")}
+
+    @pytest.mark.parametrize("path", API, ids=shown)
+    def test_only_the_command_uses_what_stands_behind_it(self, path):
+        uses = any(within(m, "tuntap._cli") for m in own_imports(path))
+        assert not uses or path.name in ("cli.py", "__main__.py")
+
+    @pytest.mark.parametrize("path", COMMAND, ids=shown)
+    def test_the_command_uses_what_its_users_use(self, path):
         assert not {m for m in own_imports(path) if within(m, "tuntap._os", "tuntap._kernels")}
 
     @pytest.mark.parametrize("path", JOINT, ids=shown)

@@ -684,6 +684,26 @@ class TestAfterClose:
 
 
 class TestSignals:
+    def test_what_a_handler_raises_is_not_mistaken_for_the_end_of_time(self):
+        class Alarm(TimeoutError):
+            pass
+
+        def handler(*_):
+            raise Alarm
+
+        device, peer = pair()
+        with device, peer:
+            batch = PacketBatch(4096, 1500)
+            batch.fill([udp(HOST, PEER, 1, 2, bytes(1000))] * 4096)
+            before = signal.signal(signal.SIGALRM, handler)
+            try:
+                signal.setitimer(signal.ITIMER_REAL, 0.1)
+                with pytest.raises(Alarm):
+                    device.send_batch(batch)  # more than a pair holds
+            finally:
+                signal.setitimer(signal.ITIMER_REAL, 0)
+                signal.signal(signal.SIGALRM, before)
+
     """In the main thread; the signal is sent to the process by another thread."""
 
     @pytest.fixture(autouse=True)
@@ -947,6 +967,25 @@ def reap(pid):
 
 
 class TestFork:
+    def test_with_a_signal_handler_that_runs_in_the_middle_of_it(self):
+        # Hooks of others run Python code, and so handlers, while the process forks.
+        program = (
+            "import os, signal\n"
+            "signal.signal(signal.SIGUSR1, lambda *_: (one.interrupt(), other.close()))\n"
+            "os.register_at_fork(before=lambda: signal.raise_signal(signal.SIGUSR1))\n"
+            "from tuntap import testing\n"
+            "one, other = testing.pair()\n"
+            "pid = os.fork()\n"
+            "if pid == 0: os._exit(0)\n"
+            "status = os.waitpid(pid, 0)[1]\n"
+            "one.close()\n"
+            "print('status', status)\n"
+        )
+        run = subprocess.run(
+            [sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True, timeout=20
+        )
+        assert run.stdout == "status 0\n", run.stderr
+
     def test_a_child_uses_and_closes_the_device_and_the_parent_goes_on(self, tun):
         with (
             socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server,

@@ -1020,7 +1020,7 @@ cdef class Port:
         self.init_locks()
         self.waiters = self.to_wake = 0
         if self.is_closed:
-            handle_clear(&self.handle)    # a thread of the parent was closing it
+            os_close(&self.handle)    # a thread of the parent was closing it
             return
         os_rewake(&self.handle)
         if self.is_shut:

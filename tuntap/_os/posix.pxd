@@ -88,9 +88,11 @@ cdef inline int fail(Handle *handle, int path, const char *call) noexcept nogil:
 
 
 cdef inline void close_fd(intptr_t *fd) noexcept nogil:
-    if fd[0] >= 0:
-        close(<int> fd[0])
+    """Close once: forgotten first, so that a child forked in between does not close a stranger's."""
+    cdef int number = <int> fd[0]
+    if number >= 0:
         fd[0] = -1
+        close(number)
 
 
 cdef inline int socket_mode(int fd) noexcept nogil:
