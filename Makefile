@@ -67,10 +67,10 @@ cross: $(VENV)/.cross
 	$(BIN)/python tools/cross.py
 
 sanitize: $(VENV)/.test
-	tools/sanitize.sh
+	tools/sanitize.sh $(SANITIZEFLAGS)
 
 pythons: $(VENV)/.test
-	tools/pythons.sh
+	tools/pythons.sh $(PYTHONSFLAGS)
 
 clean:
 	rm -rf $(VENV) build *.egg-info

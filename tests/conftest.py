@@ -2,6 +2,7 @@
 
 import contextlib
 import gc
+import ipaddress
 import os
 import subprocess
 import threading
@@ -28,9 +29,10 @@ def pytest_collection_finish(session):
 
 
 @pytest.fixture(scope="session")
-def _private_network():
+def _private_network(tmp_path_factory):
     """Enter the network once; the reason if it cannot be had."""
     reason = None
+    tmp_path_factory.getbasetemp()  # named after the user we are now; inside we may be root
     try:
         testing.private_network()
         tuntap.Tun().close()
@@ -50,6 +52,21 @@ def net(_private_network):
         with contextlib.suppress(tuntap.TunTapError):
             tuntap.delete(name)
     assert not left, f"the test left interfaces behind: {left}"
+
+
+def wait_for_local_route(address):
+    """The kernel's work queue inserts it, milliseconds after an IPv6 address: before that, input is lost."""
+    wanted = ipaddress.ip_address(address).packed.hex() + " 80 "
+    deadline = time.monotonic() + 5
+    while not any(line.startswith(wanted) for line in Path("/proc/net/ipv6_route").read_text().splitlines()):
+        assert time.monotonic() < deadline, f"no local route for {address}"
+        time.sleep(0.001)
+
+
+@pytest.fixture
+def local_route():
+    """A function that waits until the kernel takes packets for an IPv6 address."""
+    return wait_for_local_route
 
 
 @pytest.fixture

@@ -23,14 +23,16 @@ GUARD = 0xA5
 
 
 @pytest.fixture
-def tun(net):
+def tun(net, local_route):
     with Tun(addresses=[f"{HOST4}/24", f"{HOST6}/64"], mtu=1500, quiet=True) as tun:
+        local_route(HOST6)
         yield tun
 
 
 @pytest.fixture
-def tap(net):
+def tap(net, local_route):
     with Tap(addresses=[f"{HOST4}/24", f"{HOST6}/64"], mac="02:00:00:00:07:01", quiet=True) as tap:
+        local_route(HOST6)
         yield tap
 
 
@@ -304,8 +306,9 @@ class TestTap:
 
 class TestPacketInformation:
     @pytest.fixture
-    def tun(self, net):
+    def tun(self, net, local_route):
         with Tun(addresses=[f"{HOST4}/24", f"{HOST6}/64"], packet_information=True, quiet=True) as tun:
+            local_route(HOST6)
             yield tun
 
     def test_the_header_is_in_front(self, tun):
@@ -701,8 +704,9 @@ class TestTwoDevices:
 
 class TestLargePackets:
     @pytest.fixture
-    def tun(self, net):
+    def tun(self, net, local_route):
         with Tun(addresses=[f"{HOST4}/24", f"{HOST6}/64"], mtu=65535, quiet=True) as tun:
+            local_route(HOST6)
             yield tun
 
     def test_of_65535_bytes_from_the_kernel(self, tun):

@@ -3,12 +3,10 @@
 import errno
 import fcntl
 import gc
-import ipaddress
 import os
 import socket
 import threading
 import time
-from pathlib import Path
 
 import pytest
 
@@ -35,51 +33,46 @@ def attach(ip, raw):
     return do
 
 
-def wait_for_local_route():
-    """The kernel's work queue inserts it, milliseconds after the address: before that, input is lost."""
-    wanted = ipaddress.ip_address("fd00::1").packed.hex() + " 80 "
-    deadline = time.monotonic() + 5
-    while not any(line.startswith(wanted) for line in Path("/proc/net/ipv6_route").read_text().splitlines()):
-        assert time.monotonic() < deadline, "no local route for fd00::1"
-        time.sleep(0.001)
+@pytest.fixture
+def exchange(local_route):
+    def exchange(tun):
+        """One packet each way, IPv4 and IPv6, between the device and a socket of the kernel."""
+        for family, own, peer in (
+            (socket.AF_INET, "10.0.0.1", "10.0.0.2"),
+            (socket.AF_INET6, "fd00::1", "fd00::2"),
+        ):
+            if family == socket.AF_INET6:
+                local_route("fd00::1")
+            with socket.socket(family, socket.SOCK_DGRAM) as sock:
+                sock.bind((own, 5000))
+                sock.settimeout(2)
+                sock.sendto(b"out", (peer, 6000))
+                packet = tun.recv(timeout=2)
+                assert packet[0] >> 4 == (4 if family == socket.AF_INET else 6)
+                assert packet.endswith(b"out")
+                assert len(packet) == (20 if family == socket.AF_INET else 40) + 8 + 3
+                reply = testing.udp(peer, own, 6000, 5000, b"in")
+                assert tun.send(reply) == len(reply)
+                assert sock.recv(100) == b"in"
+                sock.sendto(b"one", (peer, 6000))
+                sock.sendto(b"two", (peer, 6000))
+                batch = tun.batch(4)
+                count = tun.recv_batch(batch, timeout=2)
+                assert [bytes(batch[i])[-3:] for i in range(count)] == [b"one", b"two"]
+                batch.fill([reply, reply])
+                assert tun.send_batch(batch) == 2
+                assert sock.recv(100) == sock.recv(100) == b"in"
+                sock.sendto(b"x" * 100, (peer, 6000))
+                with pytest.raises(PacketError):
+                    tun.recv_into(bytearray(50), timeout=2)
 
-
-def exchange(tun):
-    """One packet each way, IPv4 and IPv6, between the device and a socket of the kernel."""
-    for family, own, peer in (
-        (socket.AF_INET, "10.0.0.1", "10.0.0.2"),
-        (socket.AF_INET6, "fd00::1", "fd00::2"),
-    ):
-        if family == socket.AF_INET6:
-            wait_for_local_route()
-        with socket.socket(family, socket.SOCK_DGRAM) as sock:
-            sock.bind((own, 5000))
-            sock.settimeout(2)
-            sock.sendto(b"out", (peer, 6000))
-            packet = tun.recv(timeout=2)
-            assert packet[0] >> 4 == (4 if family == socket.AF_INET else 6)
-            assert packet.endswith(b"out")
-            assert len(packet) == (20 if family == socket.AF_INET else 40) + 8 + 3
-            reply = testing.udp(peer, own, 6000, 5000, b"in")
-            assert tun.send(reply) == len(reply)
-            assert sock.recv(100) == b"in"
-            sock.sendto(b"one", (peer, 6000))
-            sock.sendto(b"two", (peer, 6000))
-            batch = tun.batch(4)
-            count = tun.recv_batch(batch, timeout=2)
-            assert [bytes(batch[i])[-3:] for i in range(count)] == [b"one", b"two"]
-            batch.fill([reply, reply])
-            assert tun.send_batch(batch) == 2
-            assert sock.recv(100) == sock.recv(100) == b"in"
-            sock.sendto(b"x" * 100, (peer, 6000))
-            with pytest.raises(PacketError):
-                tun.recv_into(bytearray(50), timeout=2)
+    return exchange
 
 
 @pytest.mark.parametrize("header", [False, True], ids=["plain", "packet information"])
 @pytest.mark.parametrize("nonblocking", [False, True], ids=["blocking", "nonblocking"])
 @pytest.mark.parametrize("owned", [False, True], ids=["borrowed", "owned"])
-def test_packets(raw, attach, header, nonblocking, owned):
+def test_packets(exchange, raw, attach, header, nonblocking, owned):
     fd = attach(0 if header else raw.NO_PI, nonblocking=nonblocking)
     if owned:
         raw.forget(fd)
@@ -89,7 +82,7 @@ def test_packets(raw, attach, header, nonblocking, owned):
 
 @pytest.mark.parametrize("header", [False, True], ids=["plain", "packet information"])
 @pytest.mark.parametrize("nonblocking", [False, True], ids=["blocking", "nonblocking"])
-def test_borrowed_is_left_as_it_was(raw, attach, ip, header, nonblocking):
+def test_borrowed_is_left_as_it_was(exchange, raw, attach, ip, header, nonblocking):
     fd = attach(0 if header else raw.NO_PI, nonblocking=nonblocking)
     before = flags_of(fd)
     # If a receive blocked after all, the interface goes and the test fails rather than hangs.
@@ -320,7 +313,7 @@ def test_descriptor_of_another_netns(ip, raw, other_netns, enter_netns, header):
     os.fstat(namesake)
 
 
-def test_detached_from_a_device_of_ours(ip):
+def test_detached_from_a_device_of_ours(exchange, ip):
     """A descriptor that goes to another object: dup, close the first, go on."""
     with Tun("x0", addresses=["10.0.0.1/24", "fd00::1/64"], quiet=True) as tun:
         fd = os.dup(tun.fileno())
