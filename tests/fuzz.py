@@ -288,19 +288,23 @@ def fuzz_fill(rng, _):
     check_guards(batch, memory)
 
 
-def guarded_batch(capacity, slot_size, headroom):
-    """A batch within a larger block of memory that is 0xA5 all over."""
+def guarded_batch(capacity, slot_size, headroom, guard=64):
+    """A batch within a larger block of memory that is 0xA5 all over.
+
+    With `guard` 0 the block ends where the last slot does, which is what a sanitizer looks at.
+    """
     stride = headroom + slot_size
-    memory = np.full(64 + capacity * stride + 64, GUARD, np.uint8)
-    data = memory[64 : 64 + capacity * stride].reshape(capacity, stride)
+    memory = np.full(guard + capacity * stride + guard, GUARD, np.uint8)
+    data = memory[guard : guard + capacity * stride].reshape(capacity, stride)
     batch = tuntap.PacketBatch.wrap(data, np.zeros(capacity, np.int32), headroom)
     batch.count = 0
     return batch, memory
 
 
 def check_guards(batch, memory):
-    check((memory[:64] == GUARD).all(), "bytes in front of the batch")
-    check((memory[-64:] == GUARD).all(), "bytes behind the batch")
+    guard = (memory.size - batch.buffer.size) // 2
+    check((memory[:guard] == GUARD).all(), "bytes in front of the batch")
+    check((memory[memory.size - guard :] == GUARD).all(), "bytes behind the batch")
     check((batch.buffer[:, : batch.headroom] == GUARD).all(), "headroom")
 
 

@@ -22,7 +22,8 @@ sanitize = os.environ.get("TUNTAP_SANITIZE", "")
 flags = [] if sys.platform == "win32" else ["-O1", "-g"]
 link = []
 if sanitize:
-    flags += [f"-fsanitize={sanitize}", "-fno-omit-frame-pointer", "-fno-sanitize-recover=undefined"]
+    # Python is built with -fwrapv, under which an overflow is not undefined and is not reported.
+    flags += [f"-fsanitize={sanitize}", "-fno-omit-frame-pointer", "-fno-sanitize-recover=undefined", "-fno-wrapv"]
     link = [f"-fsanitize={sanitize}"]
 extension = Extension("_harness", [source], extra_compile_args=flags, extra_link_args=link)
 setup(
