@@ -14,7 +14,9 @@ debug = os.environ.get("TUNTAP_DEBUG") == "1"
 sanitize = os.environ.get("TUNTAP_SANITIZE", "")
 flags = ["-O1", "-g"] if debug else ["-O3", "-g0"]
 if sanitize:
-    flags += [f"-fsanitize={sanitize}", "-fno-omit-frame-pointer", "-fno-sanitize-recover=undefined"]
+    # Python is built with -fwrapv, under which an overflow is not undefined and is not reported.
+    flags += ["-fno-wrapv", f"-fsanitize={sanitize}", "-fno-omit-frame-pointer"]
+    flags += ["-fno-sanitize-recover=undefined"]
 if sys.platform == "win32":
     flags = []
 

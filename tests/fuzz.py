@@ -353,7 +353,7 @@ def send_one(rng, device, flying):
 
 def send_batch(rng, device, flying):
     packets = [rng.randbytes(rng.randint(1, 2000)) for _ in range(rng.randint(1, 20))]
-    batch, memory = guarded_batch(20, 2000, rng.choice([0, 5, 64]))
+    batch, memory = guarded_batch(20, 2000, rng.choice([0, 5, 64]), rng.choice([0, 64]))
     batch.fill(packets)
     before = memory.copy()
     start = rng.randint(0, len(packets))
@@ -398,7 +398,10 @@ def receive_into(rng, device, flying):
 
 def receive_batch(rng, device, flying):
     batch, memory = guarded_batch(
-        rng.randint(1, 12), rng.choice([1, 20, 60, 1500, 2000, 66000]), rng.choice([0, 1, 64])
+        rng.randint(1, 12),
+        rng.choice([1, 20, 60, 1500, 2000, 66000]),
+        rng.choice([0, 1, 64]),
+        rng.choice([0, 64]),
     )
     try:
         count = device.recv_batch(batch, 0)
@@ -491,7 +494,7 @@ def fuzz_threads(rng, _):
                 one.send_batch(batch, rng.choice([0, 0.01, None]))
 
     def receive(rng):
-        mine, guards = guarded_batch(rng.randint(1, 8), rng.choice([40, 300]), rng.choice([0, 8]))
+        mine, guards = guarded_batch(rng.randint(1, 8), rng.choice([40, 300]), 8, rng.choice([0, 64]))
         into = bytearray(100)
         while not done.is_set():
             with contextlib.suppress(TimeoutError, tuntap.InterruptError, tuntap.PacketError):
@@ -604,7 +607,10 @@ def fuzz_real_device(rng, _):
             with contextlib.suppress(OSError):
                 sender.sendto(rng.randbytes(rng.randint(0, 3 * mtu) % 65000), ("10.0.0.2", 9))
             batch, memory = guarded_batch(
-                rng.randint(1, 8), rng.choice([1, 3, 4, 60, 1500, 9100]), rng.choice([0, 8])
+                rng.randint(1, 8),
+                rng.choice([1, 3, 4, 60, 1500, 9100]),
+                rng.choice([0, 8]),
+                rng.choice([0, 64]),
             )
             with contextlib.suppress(TimeoutError, tuntap.PacketError):
                 count = device.recv_batch(batch, 0)

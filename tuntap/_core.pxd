@@ -36,12 +36,6 @@ cdef class Port:
     cdef bint is_closed             # closing or closed
     cdef bint close_waits
 
-    # Where a single packet passes through.
-    cdef SlotView inbox
-    cdef uint8_t *inbox_memory
-    cdef int32_t inbox_length
-    cdef int32_t inbox_cut
-
     cdef void init_locks(self)
     cdef set_label(self, str label)
     cdef int receive(self, SlotView *slots, int stop) noexcept nogil
@@ -51,5 +45,7 @@ cdef class Port:
     cdef void postpone(self, int outcome)
     cdef object failure(self, int path, int outcome, const char *failed)
     cdef _take(self, Handle *handle, int result, str label)
-    cdef int _begin(self) except -1
-    cdef _check(self, int result)
+    cdef int begin(self) noexcept nogil
+    cdef const char *end(self) noexcept nogil
+    cdef check(self, int result, const char *failed)
+    cdef int receive_one(self, SlotView *slot, int64_t deadline) except -1

@@ -316,18 +316,10 @@ cdef class Port:
         handle_clear(&self.handle)
         self.label[0] = 0
         self.is_closed = True
-        self.inbox_memory = <uint8_t *> malloc(INBOX_SIZE)
         self.idle = PyThread_allocate_lock()
-        if self.inbox_memory == NULL or self.idle == NULL:
+        if self.idle == NULL:
             raise MemoryError()
         PyThread_acquire_lock(self.idle, WAIT_LOCK)
-        self.inbox.data = self.inbox_memory
-        self.inbox.limit = self.inbox_memory + INBOX_SIZE
-        self.inbox.lengths = &self.inbox_length
-        self.inbox.cut = &self.inbox_cut
-        self.inbox.capacity = 1
-        self.inbox.slot_size = INBOX_SIZE - 1
-        self.inbox.stride = INBOX_SIZE - 1
 
     cdef void init_locks(self):
         lock_init(&self.recv_lock)
@@ -338,7 +330,6 @@ cdef class Port:
 
     def __dealloc__(self):
         os_close(&self.handle)
-        free(self.inbox_memory)
         if self.idle != NULL:
             PyThread_release_lock(self.idle)
             PyThread_free_lock(self.idle)
@@ -512,25 +503,15 @@ cdef class Port:
             See there.
         """
         cdef int64_t deadline = -1 if timeout is None else deadline_of(timeout)
-        cdef int outcome
-        cdef bint cut
-        packet = None
-        while True:
-            with nogil:
-                take(&self.recv_lock)
-                outcome = self.receive(&self.inbox, 1)
-            if outcome > 0:
-                # The inbox is ours until the lock is released.
-                cut = self.inbox.cuts != 0
-                try:
-                    packet = PyBytes_FromStringAndSize(<char *> self.inbox_memory, self.inbox_length)
-                finally:
-                    give(&self.recv_lock)
-                if cut:
-                    raise too_large(self.inbox.slot_size)
-                return packet
-            give(&self.recv_lock)
-            self.settle(PATH_RECV, outcome, deadline)
+        cdef uint8_t memory[INBOX_SIZE]
+        cdef SlotView slot
+        cdef int32_t length = 0
+        cdef int32_t cut
+        one_slot(&slot, memory, INBOX_SIZE - 1, INBOX_SIZE, &length, &cut)
+        self.receive_one(&slot, deadline)
+        if slot.cuts:
+            raise too_large(slot.slot_size)
+        return PyBytes_FromStringAndSize(<char *> memory, length)
 
     def recv_into(self, buffer, timeout=None):
         """Receive one packet into a buffer.
@@ -555,13 +536,11 @@ cdef class Port:
             As for recv().
         """
         cdef int64_t deadline = -1 if timeout is None else deadline_of(timeout)
+        cdef uint8_t inbox[COPY_MAX + 1]
         cdef Py_buffer memory
         cdef SlotView slot
-        # A small buffer has no byte behind it that would show a cut: copying costs less than a readv.
-        cdef SlotView *view = &self.inbox
         cdef int32_t length = 0
         cdef int32_t cut
-        cdef int outcome = 0
         if not PyObject_CheckBuffer(buffer):
             raise TypeError(f"a writable buffer is needed, not {type(buffer).__name__}")
         try:
@@ -571,26 +550,15 @@ cdef class Port:
         try:
             if memory.len < 1:
                 raise ValueError("the buffer has no room")
-            if memory.len > COPY_MAX:
-                view = &slot
-                slot.data = <uint8_t *> memory.buf
-                slot.limit = slot.data + memory.len
-                slot.lengths = &length
-                slot.cut = &cut
-                slot.capacity = 1
-                slot.slot_size = <int32_t> min(memory.len, <Py_ssize_t> INBOX_SIZE)
-                slot.stride = slot.slot_size
-            while outcome <= 0:
-                with nogil:
-                    take(&self.recv_lock)
-                    outcome = self.receive(view, 1)
-                    if outcome > 0 and view != &slot:
-                        length = self.inbox_length
-                        memcpy(memory.buf, self.inbox_memory, <size_t> min(<Py_ssize_t> length, memory.len))
-                    give(&self.recv_lock)
-                if outcome <= 0:
-                    self.settle(PATH_RECV, outcome, deadline)
-            if length > memory.len or (view == &slot and slot.cuts):
+            if memory.len <= COPY_MAX:
+                # It has no byte behind it that would show a cut: copying costs less than a readv.
+                one_slot(&slot, inbox, memory.len, COPY_MAX + 1, &length, &cut)
+                self.receive_one(&slot, deadline)
+                memcpy(memory.buf, inbox, length)
+            else:
+                one_slot(&slot, <uint8_t *> memory.buf, memory.len, memory.len, &length, &cut)
+                self.receive_one(&slot, deadline)
+            if slot.cuts:
                 raise too_large(memory.len)
         finally:
             PyBuffer_Release(&memory)
@@ -755,6 +723,18 @@ cdef class Port:
 
     # --- a call, its wait, and its end ---
 
+    cdef int receive_one(self, SlotView *slot, int64_t deadline) except -1:
+        """One packet into a slot of its own."""
+        cdef int outcome
+        while True:
+            with nogil:
+                take(&self.recv_lock)
+                outcome = self.receive(slot, 1)
+                give(&self.recv_lock)
+            if outcome > 0:
+                return 0
+            self.settle(PATH_RECV, outcome, deadline)
+
     cdef int receive(self, SlotView *slots, int stop) noexcept nogil:
         """Move what is there; recv_lock is held."""
         cdef int error = 0
@@ -865,75 +845,88 @@ cdef class Port:
 
     # --- configuration ---
 
-    cdef _check(self, int result):
-        """Raise for the control call that just ended; control_lock is held and released here."""
+    # A control call runs between `begin` and `end`, all without the GIL: a thread that waits for the
+    # GIL, perhaps for ever because the interpreter ends, must not hold a lock that close() needs.
+
+    cdef int begin(self) noexcept nogil:
+        take(&self.control_lock)
+        return IS_CLOSED if self.is_closed else 0
+
+    cdef const char *end(self) noexcept nogil:
+        """The call that failed, if one did."""
         cdef const char *failed = self.handle.failed[PATH_CONTROL]
         give(&self.control_lock)
+        return failed
+
+    cdef check(self, int result, const char *failed):
         if result < 0:
             raise self.failure(PATH_CONTROL, result, failed)
-
-    cdef int _begin(self) except -1:
-        """Take control_lock on an open device; `_check` releases it."""
-        with nogil:
-            take(&self.control_lock)
-        if self.is_closed:
-            give(&self.control_lock)
-            raise self.failure(PATH_CONTROL, IS_CLOSED, b"")
-        return 0
 
     def _get(self, str setting):
         cdef int number = SETTING_NUMBERS[setting]
         cdef int64_t value = 0
         cdef int result
-        self._begin()
         with nogil:
-            result = os_get(&self.handle, number, &value)
-        self._check(result)
+            result = self.begin()
+            if result == 0:
+                result = os_get(&self.handle, number, &value)
+            failed = self.end()
+        self.check(result, failed)
         return value
 
     def _set(self, str setting, int64_t value):
         cdef int number = SETTING_NUMBERS[setting]
         cdef int result
-        self._begin()
         with nogil:
-            result = os_set(&self.handle, number, value)
-        self._check(result)
+            result = self.begin()
+            if result == 0:
+                result = os_set(&self.handle, number, value)
+            failed = self.end()
+        self.check(result, failed)
 
     def _get_layer(self):
         cdef int64_t value = 0
         cdef int result
-        self._begin()
         with nogil:
-            result = os_get(&self.handle, SETTING_LAYER, &value)
-        self._check(result)
+            result = self.begin()
+            if result == 0:
+                result = os_get(&self.handle, SETTING_LAYER, &value)
+            failed = self.end()
+        self.check(result, failed)
         return value
 
     def _get_name(self):
         cdef char name[NAME_SIZE]
         cdef int result
-        self._begin()
         with nogil:
-            result = os_get_name(&self.handle, name)
-        self._check(result)
+            result = self.begin()
+            if result == 0:
+                result = os_get_name(&self.handle, name)
+            failed = self.end()
+        self.check(result, failed)
         return name.decode("utf-8", "surrogateescape")
 
     def _set_name(self, str name):
         cdef bytes encoded = encode_name(name)
         cdef const char *text = encoded
         cdef int result
-        self._begin()
         with nogil:
-            result = os_set_name(&self.handle, text)
-        self._check(result)
+            result = self.begin()
+            if result == 0:
+                result = os_set_name(&self.handle, text)
+            failed = self.end()
+        self.check(result, failed)
         self.set_label(name)
 
     def _get_mac(self):
         cdef uint8_t mac[MAC_SIZE]
         cdef int result
-        self._begin()
         with nogil:
-            result = os_get_mac(&self.handle, mac)
-        self._check(result)
+            result = self.begin()
+            if result == 0:
+                result = os_get_mac(&self.handle, mac)
+            failed = self.end()
+        self.check(result, failed)
         return mac[:MAC_SIZE]
 
     def _set_mac(self, bytes mac):
@@ -941,10 +934,12 @@ cdef class Port:
         cdef int result
         if len(mac) != MAC_SIZE:
             raise ValueError("a MAC address has 6 bytes")
-        self._begin()
         with nogil:
-            result = os_set_mac(&self.handle, address)
-        self._check(result)
+            result = self.begin()
+            if result == 0:
+                result = os_set_mac(&self.handle, address)
+            failed = self.end()
+        self.check(result, failed)
 
     def _get_addresses(self):
         """(ip, prefix, peer or None, broadcast or None, route, metric, automatic) each, addresses as bytes."""
@@ -958,10 +953,12 @@ cdef class Port:
             if found == NULL:
                 raise MemoryError()
             try:
-                self._begin()
                 with nogil:
-                    count = os_get_addresses(&self.handle, found, capacity)
-                self._check(count)
+                    count = self.begin()
+                    if count == 0:
+                        count = os_get_addresses(&self.handle, found, capacity)
+                    failed = self.end()
+                self.check(count, failed)
                 if count <= capacity:
                     for i in range(count):
                         width = 4 if found[i].family == 4 else 16
@@ -982,37 +979,45 @@ cdef class Port:
         fill_address(&address, ip, prefix, peer, broadcast)
         address.no_route = not route
         address.metric = metric
-        self._begin()
         with nogil:
-            result = os_add_address(&self.handle, &address)
-        self._check(result)
+            result = self.begin()
+            if result == 0:
+                result = os_add_address(&self.handle, &address)
+            failed = self.end()
+        self.check(result, failed)
 
     def _remove_address(self, bytes ip, int prefix, bytes peer):
         cdef Address address
         cdef int result
         fill_address(&address, ip, prefix, peer, None)
-        self._begin()
         with nogil:
-            result = os_remove_address(&self.handle, &address)
-        self._check(result)
+            result = self.begin()
+            if result == 0:
+                result = os_remove_address(&self.handle, &address)
+            failed = self.end()
+        self.check(result, failed)
 
     def _set_broadcast(self, bytes broadcast):
         cdef const uint8_t *address = broadcast
         cdef int result
         if len(broadcast) != 4:
             raise ValueError("a broadcast address has 4 bytes")
-        self._begin()
         with nogil:
-            result = os_set_broadcast(&self.handle, address)
-        self._check(result)
+            result = self.begin()
+            if result == 0:
+                result = os_set_broadcast(&self.handle, address)
+            failed = self.end()
+        self.check(result, failed)
 
     def _get_statistics(self):
         cdef uint64_t values[STATISTICS]
         cdef int result
-        self._begin()
         with nogil:
-            result = os_get_statistics(&self.handle, values)
-        self._check(result)
+            result = self.begin()
+            if result == 0:
+                result = os_get_statistics(&self.handle, values)
+            failed = self.end()
+        self.check(result, failed)
         return tuple([values[i] for i in range(STATISTICS)])
 
     def _after_fork(self):
@@ -1025,6 +1030,20 @@ cdef class Port:
         os_rewake(&self.handle)
         if self.is_shut:
             os_wake(&self.handle)
+
+
+cdef void one_slot(
+    SlotView *slot, uint8_t *memory, Py_ssize_t size, Py_ssize_t room, int32_t *length, int32_t *cut,
+) noexcept:
+    """A view of one slot of `size` bytes in `room` bytes of memory."""
+    slot.data = memory
+    slot.limit = memory + room
+    slot.lengths = length
+    slot.cut = cut
+    slot.cuts = 0
+    slot.capacity = 1
+    slot.slot_size = <int32_t> min(size, <Py_ssize_t> INBOX_SIZE)
+    slot.stride = slot.slot_size
 
 
 cdef object too_large(Py_ssize_t room):

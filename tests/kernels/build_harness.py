@@ -23,7 +23,8 @@ flags = [] if sys.platform == "win32" else ["-O1", "-g"]
 link = []
 if sanitize:
     # Python is built with -fwrapv, under which an overflow is not undefined and is not reported.
-    flags += [f"-fsanitize={sanitize}", "-fno-omit-frame-pointer", "-fno-sanitize-recover=undefined", "-fno-wrapv"]
+    flags += ["-fno-wrapv", f"-fsanitize={sanitize}", "-fno-omit-frame-pointer"]
+    flags += ["-fno-sanitize-recover=undefined"]
     link = [f"-fsanitize={sanitize}"]
 extension = Extension("_harness", [source], extra_compile_args=flags, extra_link_args=link)
 setup(

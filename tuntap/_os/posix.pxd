@@ -304,8 +304,9 @@ cdef inline int posix_send(
     error[0] = 0
     while i < stop:
         packet = slots.data + i * slots.stride
-        length = slots.lengths[i]
-        # The caller's array may have changed since it was checked: another thread owns it too.
+        # The caller's array may have changed since it was checked, and may change now: another
+        # thread owns it too, so it is read once.
+        length = (<volatile int32_t *> slots.lengths)[i]
         if length < 1 or length > slots.slot_size:
             error[0] = EINVAL
             break
