@@ -3,10 +3,11 @@
 #
 #   tools/pythons.sh [pytest arguments]
 #
-# PYTHONS="path ..." names the interpreters instead.  Each gets a virtual environment and the package
+# Without arguments the whole suite runs.  PYTHONS="path ..." names the interpreters instead.  Each gets a virtual environment and the package
 # installed in it, and runs a copy of the tests, away from the package's sources.  Those left out, too
 # old or of the same minor version as one before, are named; one that cannot build or pass fails the run.
 set -uo pipefail
+[ $# -gt 0 ] || set -- tests
 
 root=$(cd "$(dirname "$0")/.." && pwd)
 work=$(mktemp -d)
@@ -53,7 +54,7 @@ print("   tuntap of", tuntap.__path__[0].replace(sys.prefix, "VENV"), "- GIL", "
 if enabled and sys.argv[1].endswith("t"):
     sys.exit("importing tuntap switched the GIL on")
 ' "$version" || return
-  "$venv/bin/python" -m pytest -q -p no:cacheprovider "$@" tests
+  "$venv/bin/python" -m pytest -q -p no:cacheprovider "$@"
 }
 
 seen=" "
