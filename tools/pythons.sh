@@ -3,9 +3,10 @@
 #
 #   tools/pythons.sh [pytest arguments]
 #
-# Without arguments the whole suite runs.  PYTHONS="path ..." names the interpreters instead.  Each gets a virtual environment and the package
-# installed in it, and runs a copy of the tests, away from the package's sources.  Those left out, too
-# old or of the same minor version as one before, are named; one that cannot build or pass fails the run.
+# Without arguments the whole suite runs.  PYTHONS="path ..." names the interpreters instead.  Each gets
+# a virtual environment with the package installed, and runs a copy of the tests away from its sources.
+# Those left out, too old or of the same minor version as one before, are named; one that cannot build
+# or pass fails the run.
 set -uo pipefail
 [ $# -gt 0 ] || set -- tests
 
