@@ -23,6 +23,9 @@ if sys.platform == "win32":
 SOURCES = {
     "tuntap._core": "tuntap/_core.pyx",
     "tuntap._kernels.checksum": "tuntap/_kernels/checksum.pyx",
+    "tuntap._kernels.gro": "tuntap/_kernels/gro.pyx",
+    "tuntap._kernels.gso": "tuntap/_kernels/gso.pyx",
+    "tuntap._offload": "tuntap/_offload.pyx",
     "tuntap._os.native": f"tuntap/_os/{core}.pyx",
 }
 
@@ -31,6 +34,7 @@ extensions = [
         name,
         [source],
         define_macros=[("_GNU_SOURCE", "1")],
+        depends=["tuntap/_kernels/simd.h"],
         extra_compile_args=flags,
         extra_link_args=[f"-fsanitize={sanitize}"] if sanitize else [],
     )

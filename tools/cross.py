@@ -13,7 +13,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-EVERYWHERE = ["tuntap/_core.pyx", "tuntap/_kernels/checksum.pyx"]
+EVERYWHERE = [
+    "tuntap/_core.pyx",
+    "tuntap/_offload.pyx",
+    *(str(path.relative_to(ROOT)) for path in sorted((ROOT / "tuntap/_kernels").glob("*.pyx"))),
+]
 LINUX = [f"{cpu}-linux-{libc}" for cpu in ("x86_64", "aarch64") for libc in ("gnu", "musl")]
 OTHER_UNIX = [
     f"{cpu}-{system}" for cpu in ("x86_64", "aarch64") for system in ("macos", "freebsd", "netbsd", "openbsd")

@@ -6,7 +6,7 @@ from tuntap import offload
 from tuntap._batch import PacketBatch
 from tuntap._config import Statistics
 from tuntap._core import delete, features, interfaces
-from tuntap._device import Device, Tap, Tun
+from tuntap._device import Device, Queue, Tap, Tun
 from tuntap._errors import (
     ClosedError,
     DeviceBusyError,
@@ -34,6 +34,7 @@ __all__ = [
     "PacketBatch",
     "PacketError",
     "PrivilegeError",
+    "Queue",
     "Statistics",
     "Tap",
     "Tun",

@@ -15,6 +15,18 @@ from tuntap._config import parse_integer
 if TYPE_CHECKING:
     from tuntap._core import Writable
 
+#: The virtio-net header in front of a super-packet (``struct virtio_net_hdr``, linux/virtio_net.h).
+HEADER = np.dtype(
+    [
+        ("flags", np.uint8),
+        ("gso_type", np.uint8),
+        ("hdr_len", np.uint16),
+        ("gso_size", np.uint16),
+        ("csum_start", np.uint16),
+        ("csum_offset", np.uint16),
+    ]
+)
+
 
 class PacketBatch(_core.Slots):
     """Slots for packets, allocated once and used for every receive and send.
@@ -38,11 +50,15 @@ class PacketBatch(_core.Slots):
         Bytes of each packet.
     buffer : ndarray of uint8, shape (capacity, headroom + slot_size)
         The same memory with the headroom in front of each packet.
+    headers : ndarray of `tuntap.offload.HEADER`, shape (capacity,)
+        What each packet is, of a device opened with ``offload="superpackets"``; all zero for an
+        ordinary packet, and so after every other receive and after `fill`.
     """
 
     data: npt.NDArray[np.uint8]
     lengths: npt.NDArray[np.int32]
     buffer: npt.NDArray[np.uint8]
+    headers: npt.NDArray[np.void]
 
     def __new__(cls, capacity: int, slot_size: int, headroom: int = 0) -> PacketBatch:
         capacity = parse_integer(capacity, "capacity", 1, 2**31 - 1)
@@ -86,7 +102,9 @@ class PacketBatch(_core.Slots):
 
     @classmethod
     def _make(cls, memory: Writable, lengths: Writable, slot_size: int, headroom: int) -> PacketBatch:
-        batch = super().__new__(cls, memory, lengths, slot_size, headroom)
+        headers = np.zeros(np.asarray(lengths).size, HEADER)
+        batch = super().__new__(cls, memory, lengths, slot_size, headroom, headers)
+        batch.headers = headers
         stride = headroom + slot_size
         flat = np.asarray(memory).reshape(-1)
         batch.buffer = flat[: batch.capacity * stride].reshape(batch.capacity, stride)

@@ -274,6 +274,25 @@ def parse_flag(value: object, what: str) -> bool:
     return bool(value)
 
 
+def parse_offload(offload: object) -> tuple[bool, bool]:
+    """Whether packets get a virtio-net header, and whether super-packets pass whole."""
+    if isinstance(offload, str):
+        if offload != "superpackets":
+            raise ValueError(f'offload is True, False or "superpackets", not {offload!r}')
+        return True, True
+    return parse_flag(offload, "offload"), False
+
+
+def parse_offload_names(names: Iterable[str]) -> set[str]:
+    if isinstance(names, str) or not isinstance(names, Iterable):
+        raise TypeError(f"offload is set to names such as {{'tcp4', 'checksum'}}, not {names!r}")
+    found = set(names)
+    unknown = found - _core.OFFLOADS.keys()
+    if unknown:
+        raise ValueError(f"no offload {unknown!r}; there are {', '.join(_core.OFFLOADS)}")
+    return found
+
+
 def check_netns(netns: object) -> None:
     if netns is not None and (isinstance(netns, bool) or not isinstance(netns, (int, str, os.PathLike))):
         raise TypeError(f"netns is a name, a path or a descriptor, not {type(netns).__name__}")

@@ -1,7 +1,8 @@
 """The joint between Python and the compiled layers: a Port moves packets, Slots hold them."""
 from cpython.pythread cimport PyThread_type_lock
-from libc.stdint cimport int32_t, int64_t, uint8_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
 
+from tuntap._offload cimport Offload
 from tuntap._os.lock cimport Lock
 from tuntap._os.native cimport Handle, SlotView
 
@@ -10,11 +11,18 @@ cdef class Slots:
     cdef SlotView view
     cdef Py_buffer memory
     cdef Py_buffer lengths_memory
+    cdef Py_buffer headers_memory
     cdef int32_t used
+
+
+cdef class SuperPacketTypes:
+    cdef uint32_t bits
 
 
 cdef class Port:
     cdef Handle handle
+    cdef Offload *offload           # NULL unless packets have a virtio-net header
+    cdef SuperPacketTypes types     # shared by the queues of a device
     cdef char label[64]             # the name in messages; empty before the first use
     cdef object __weakref__
 
@@ -39,7 +47,8 @@ cdef class Port:
     cdef void init_locks(self)
     cdef set_label(self, str label)
     cdef int receive(self, SlotView *slots, int stop) noexcept nogil
-    cdef int transmit(self, SlotView *slots, int start, int stop) noexcept nogil
+    cdef int transmit(self, SlotView *slots, int start, int stop, bint again) noexcept nogil
+    cdef void stop_rejected(self) noexcept nogil
     cdef int wait(self, int path, int64_t timeout_ns) noexcept nogil
     cdef int settle(self, int path, int outcome, int64_t deadline, bint partial=*) except -1
     cdef void postpone(self, int outcome)

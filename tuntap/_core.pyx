@@ -15,13 +15,20 @@ from cpython.exc cimport PyErr_CheckSignals
 from cpython.pythread cimport (
     PyThread_acquire_lock, PyThread_allocate_lock, PyThread_free_lock, PyThread_release_lock, WAIT_LOCK,
 )
-from libc.errno cimport EBADF, EINTR, EMSGSIZE, ETIMEDOUT
+from libc.errno cimport EBADF, EBADMSG, EINTR, EMSGSIZE, EOPNOTSUPP, ETIMEDOUT
 from libc.math cimport isnan
 from libc.stdint cimport int32_t, int64_t, intptr_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memmove, memset
 
 from tuntap._kernels.checksum cimport fold, sum_bytes
+from tuntap._kernels.cursor cimport Cursor, cursor_set
+from tuntap._kernels.gro cimport (
+    GRO_TCPV4, GRO_TCPV6, GRO_UDP, Item, Window, gro_add, gro_begin, gro_headers,
+)
+from tuntap._kernels.gso cimport Split, gso_begin, gso_complete, gso_size, gso_write
+from tuntap._kernels.virtio cimport VIRTIO_HEADER_SIZE, VirtioHeader, virtio_decode, virtio_encode
+from tuntap._offload cimport INBOX_SIZE, LARGEST_PACKET, offload_begin, offload_recv, offload_send
 from tuntap._os.lock cimport give, lock_init, take
 from tuntap._os.native cimport *
 
@@ -36,8 +43,6 @@ from tuntap._errors import (
 )
 
 cdef enum:
-    LARGEST_PACKET = 65535
-    INBOX_SIZE = 65536 + 128          # a packet, an OS header in front, and room to see a cut
     COPY_MAX = 8192                   # above, reading in place pays
     # Outcomes beside n >= 0 and -errno; no errno is that large.
     WOULD_WAIT = 0
@@ -61,12 +66,15 @@ SETTING_NUMBERS = {
     "group": SETTING_GROUP,
     "quiet": SETTING_QUIET,
     "packet_information": SETTING_PACKET_INFORMATION,
+    "offload": SETTING_OFFLOAD,
+    "attached": SETTING_ATTACHED,
 }
 cdef dict CAPABILITIES = dict(
     SETTING_NUMBERS, rename=CAN_RENAME, mac=CAN_SET_MAC, broadcast=CAN_SET_BROADCAST,
     addresses=CAN_SET_ADDRESSES, netns=CAN_OPEN_IN_NETNS, tap=CAN_TAP, tun=CAN_TUN,
-    peer=CAN_PEER_ADDRESS, stats=CAN_STATISTICS, metric=CAN_METRIC,
+    peer=CAN_PEER_ADDRESS, stats=CAN_STATISTICS, metric=CAN_METRIC, queues=CAN_MULTI_QUEUE,
 )
+OFFLOADS = {"checksum": OFFLOAD_CHECKSUM, "tcp4": OFFLOAD_TCP4, "tcp6": OFFLOAD_TCP6, "udp": OFFLOAD_UDP}
 cdef dict FEATURES_BY_NAME = {
     "tun": FEATURE_TUN,
     "tap": FEATURE_TAP,
@@ -153,9 +161,13 @@ cdef class Slots:
         Writable C-contiguous int32, shape ``(capacity,)``.
     slot_size, headroom : int
         Bytes of each slot, and of the space in front of it.
+    headers : buffer, optional
+        Writable C-contiguous, ``(capacity,)`` virtio-net headers of 10 bytes.
     """
 
-    def __cinit__(self, memory, lengths, Py_ssize_t slot_size, Py_ssize_t headroom=0, *unused, **also_unused):
+    def __cinit__(
+        self, memory, lengths, Py_ssize_t slot_size, Py_ssize_t headroom=0, headers=None, *unused, **also_unused,
+    ):
         cdef Py_ssize_t stride
         acquire(memory, &self.memory, b"B", "data")
         acquire(lengths, &self.lengths_memory, b"i", "lengths")
@@ -178,6 +190,11 @@ cdef class Slots:
         self.view.data = <uint8_t *> self.memory.buf + headroom
         self.view.limit = <uint8_t *> self.memory.buf + self.memory.len
         self.view.lengths = <int32_t *> self.lengths_memory.buf
+        if headers is not None:
+            acquire(headers, &self.headers_memory, b"T", "headers")
+            if self.headers_memory.len != self.view.capacity * <Py_ssize_t> VIRTIO_HEADER_SIZE:
+                raise ValueError(f"there must be a header of {VIRTIO_HEADER_SIZE} bytes for each of the slots")
+            self.view.headers = <uint8_t *> self.headers_memory.buf
         self.view.cut = <int32_t *> malloc(self.view.capacity * sizeof(int32_t))
         if self.view.cut == NULL:
             raise MemoryError()
@@ -186,6 +203,7 @@ cdef class Slots:
         free(self.view.cut)
         PyBuffer_Release(&self.memory)
         PyBuffer_Release(&self.lengths_memory)
+        PyBuffer_Release(&self.headers_memory)
 
     @property
     def capacity(self):
@@ -252,6 +270,8 @@ cdef class Slots:
                     # The packets may be those of this very batch, selected.
                     memmove(self.view.data + used * self.view.stride, packet.buf, packet.len)
                     self.view.lengths[used] = <int32_t> packet.len
+                    if self.view.headers != NULL:
+                        memset(self.view.headers + used * VIRTIO_HEADER_SIZE, 0, VIRTIO_HEADER_SIZE)
                 finally:
                     PyBuffer_Release(&packet)
                 used += 1
@@ -276,15 +296,15 @@ cdef bint is_format(const char *given, const char *kind):
 
 cdef int acquire(object memory, Py_buffer *buffer, const char *kind, str name) except -1:
     """Hold a writable, C-contiguous buffer of one element type."""
-    cdef Py_ssize_t size = 1 if kind[0] == c"B" else 4
+    cdef Py_ssize_t size = 1 if kind[0] == c"B" else 4 if kind[0] == c"i" else VIRTIO_HEADER_SIZE
     if not PyObject_CheckBuffer(memory):
         raise TypeError(f"{name} must be an array or another buffer, not {type(memory).__name__}")
     PyObject_GetBuffer(memory, buffer, PyBUF_FULL_RO)
     try:
-        if buffer.itemsize != size or not is_format(buffer.format, kind):
+        if buffer.itemsize != size or kind[0] != c"T" and not is_format(buffer.format, kind):
             given = buffer.format.decode() if buffer.format else "B"
-            raise TypeError(
-                f"{name} must be of dtype {'uint8' if size == 1 else 'int32'}, not of format {given!r}")
+            wanted = "uint8" if size == 1 else "int32" if size == 4 else "tuntap.offload.HEADER"
+            raise TypeError(f"{name} must be of dtype {wanted}, not of format {given!r}")
         if buffer.readonly:
             raise ValueError(f"{name} is read-only; a batch is written to by every receive")
         if not PyBuffer_IsContiguous(buffer, c"C"):
@@ -330,6 +350,7 @@ cdef class Port:
 
     def __dealloc__(self):
         os_close(&self.handle)
+        free(self.offload)
         if self.idle != NULL:
             PyThread_release_lock(self.idle)
             PyThread_free_lock(self.idle)
@@ -364,6 +385,75 @@ cdef class Port:
         if handle.layer != LAYER_UNKNOWN:
             self.set_label(self._get_name())
         return handle.layer
+
+    def _open_queue(self, Port of):
+        """Open one more queue of the device that `of` is a queue of, which works as that one does."""
+        cdef Handle handle
+        cdef int result
+        cdef bint has_offload = False
+        cdef bint whole = False
+        cdef bint trusted = False
+        self._must_be_new()
+        with nogil:
+            result = of.begin()
+            if result == 0:
+                result = os_open_queue(&handle, &of.handle)
+                if result < 0:
+                    of.handle.failed[PATH_CONTROL] = handle.failed[PATH_CONTROL]
+                has_offload = of.offload != NULL
+                if has_offload:
+                    whole = of.offload.whole
+                    trusted = of.offload.trusted
+            failed = of.end()
+        of.check(result, failed)
+        self._take(&handle, result, of._label)
+        if has_offload:
+            self.types = of.types
+            self._use_offload(whole, trusted)
+
+    def _use_offload(self, bint whole, bint trusted):
+        """Packets have a virtio-net header from now on; nobody has received or sent yet."""
+        if self.types is None:
+            self.types = SuperPacketTypes()
+            self.types.bits = <uint32_t> self.handle.offload
+        self.offload = <Offload *> malloc(sizeof(Offload))
+        if self.offload == NULL:
+            raise MemoryError()
+        offload_begin(self.offload, &self.handle, &self.types.bits, whole, trusted)
+
+    def _has_virtio_header(self):
+        return self.handle.framing[PATH_RECV] == FRAMING_VIRTIO
+
+    def _put_virtio_header(self):
+        """The other end of an adopted socket puts a virtio-net header in front of each packet, and wants one."""
+        self.handle.framing[PATH_RECV] = self.handle.framing[PATH_SEND] = FRAMING_VIRTIO
+        self.handle.header_size = VIRTIO_HEADER_SIZE
+        self.handle.offload = OFFLOAD_CHECKSUM | OFFLOAD_TCP4 | OFFLOAD_TCP6 | OFFLOAD_UDP
+
+    def _get_offload(self):
+        return self.types.bits if self.types is not None else 0
+
+    def _set_offload(self, int bits):
+        """Ask the kernel for these; what it does not offer is left out."""
+        if self.types is None:
+            raise UnsupportedError(EOPNOTSUPP, "the device was opened without offload", self._label)
+        self._set("offload", bits)
+        self.types.bits = <uint32_t> self.handle.offload
+
+    @property
+    def pending(self):
+        """int: Packets of a super-packet that were read with it and wait for the next receive.
+
+        They are there although `fileno()` may not be readable: receive until `TimeoutError` before
+        waiting on it.
+        """
+        cdef int count = 0
+        with nogil:
+            take(&self.recv_lock)
+            if self.offload != NULL:
+                count = self.offload.segments - self.offload.next
+            give(&self.recv_lock)
+        return count
 
     def _inspect(self, str name):
         """Configuration of an interface by name, without a queue of it."""
@@ -468,6 +558,8 @@ cdef class Port:
             take(&self.send_lock)
             take(&self.control_lock)
             os_close(&self.handle)
+            free(self.offload)
+            self.offload = NULL
             give(&self.control_lock)
             give(&self.send_lock)
             give(&self.recv_lock)
@@ -627,6 +719,7 @@ cdef class Port:
         cdef int32_t length
         cdef Py_ssize_t size
         cdef int outcome
+        cdef bint again = False
         cdef bint held = not PyBytes_CheckExact(packet)
         if not held:
             slot.data = <uint8_t *> PyBytes_AS_STRING(packet)
@@ -640,17 +733,19 @@ cdef class Port:
                 raise ValueError(f"a packet is 1 to {LARGEST_PACKET} bytes, not {size}")
             length = <int32_t> size
             slot.lengths = &length
+            slot.headers = NULL
             slot.capacity = 1
             slot.slot_size = length
             slot.stride = length
             while True:
                 with nogil:
                     take(&self.send_lock)
-                    outcome = self.transmit(&slot, 0, 1)
+                    outcome = self.transmit(&slot, 0, 1, again)
                     give(&self.send_lock)
                 if outcome > 0:
                     return size
                 self.settle(PATH_SEND, outcome, deadline)
+                again = True
         finally:
             if held:
                 PyBuffer_Release(&memory)
@@ -689,6 +784,7 @@ cdef class Port:
         cdef Py_ssize_t i
         cdef int sent = 0
         cdef int outcome
+        cdef bint again = False
         for i in range(first, last):
             if not 1 <= batch.view.lengths[i] <= largest:
                 raise ValueError(f"packet {i}: length {batch.view.lengths[i]} is not 1 to {largest}")
@@ -699,8 +795,9 @@ cdef class Port:
         while True:
             with nogil:
                 take(&self.send_lock)
-                outcome = self.transmit(&batch.view, <int> first + sent, <int> last)
+                outcome = self.transmit(&batch.view, <int> first + sent, <int> last, again)
                 give(&self.send_lock)
+            again = True
             if outcome > 0:
                 sent += outcome
                 if first + sent == last:
@@ -746,13 +843,18 @@ cdef class Port:
             error = self.pending[PATH_RECV]
             self.pending[PATH_RECV] = 0
             return -error
-        count = os_recv(&self.handle, slots, 0, stop, &error)
+        if self.offload != NULL:
+            count = offload_recv(self.offload, &self.handle, slots, stop, &error)
+        else:
+            count = os_recv(&self.handle, slots, 0, stop, &error)
+            if slots.headers != NULL:
+                memset(slots.headers, 0, count * VIRTIO_HEADER_SIZE)
         if error == 0 or count == 0:
             return count if error == 0 else -error
         self.pending[PATH_RECV] = error
         return count
 
-    cdef int transmit(self, SlotView *slots, int start, int stop) noexcept nogil:
+    cdef int transmit(self, SlotView *slots, int start, int stop, bint again) noexcept nogil:
         """Move what the device takes; send_lock is held."""
         cdef int error = 0
         cdef int count
@@ -762,11 +864,23 @@ cdef class Port:
             error = self.pending[PATH_SEND]
             self.pending[PATH_SEND] = 0
             return -error
-        count = os_send(&self.handle, slots, start, stop, &error)
+        if self.offload != NULL:
+            count = offload_send(self.offload, &self.handle, slots, start, stop, again, &error)
+            if self.offload.rejected:
+                self.stop_rejected()
+        else:
+            count = os_send(&self.handle, slots, start, stop, &error)
         if error == 0 or count == 0:
             return count if error == 0 else -error
         self.pending[PATH_SEND] = error
         return count
+
+    cdef void stop_rejected(self) noexcept nogil:
+        """Have the kernel hand over no super-packets of a type that it does not take."""
+        self.offload.rejected = 0
+        take(&self.control_lock)
+        os_set(&self.handle, SETTING_OFFLOAD, self.offload.types[0])
+        give(&self.control_lock)
 
     cdef int wait(self, int path, int64_t timeout_ns) noexcept nogil:
         """Wait as one of the counted waiters; no lock is held."""
@@ -1024,6 +1138,10 @@ cdef class Port:
         """In the child: whoever held a lock or waited is a thread of the parent."""
         self.init_locks()
         self.waiters = self.to_wake = 0
+        if self.offload != NULL:
+            # What was read before the fork is the parent's.
+            self.offload.next = self.offload.segments
+            self.offload.slots = NULL
         if self.is_closed:
             os_close(&self.handle)    # a thread of the parent was closing it
             return
@@ -1039,6 +1157,7 @@ cdef void one_slot(
     slot.data = memory
     slot.limit = memory + room
     slot.lengths = length
+    slot.headers = NULL
     slot.cut = cut
     slot.cuts = 0
     slot.capacity = 1
@@ -1140,6 +1259,155 @@ def checksum(data, uint64_t initial=0):
         result = <uint16_t> ~fold(sum_bytes(<const uint8_t *> memory.buf, <size_t> memory.len, initial))
     PyBuffer_Release(&memory)
     return result
+
+
+cdef object refused_headers():
+    return PacketError(EBADMSG, "the headers of the packet and its virtio-net header do not fit together")
+
+
+cdef int begin_split(Split *split, Py_buffer *packet, bytes header) except -1:
+    """How many segments a packet of the caller makes, 0 if it is none to split."""
+    cdef VirtioHeader fields
+    cdef Cursor cursor
+    cdef int segments
+    if not 1 <= packet.len <= LARGEST_PACKET:
+        raise ValueError(f"a packet is 1 to {LARGEST_PACKET} bytes, not {packet.len}")
+    cursor_set(&cursor, <const uint8_t *> <const char *> header, <size_t> len(header))
+    if virtio_decode(&cursor, &fields) < 0:
+        raise ValueError(f"a header has {VIRTIO_HEADER_SIZE} bytes, not {len(header)}")
+    cursor_set(&cursor, <const uint8_t *> packet.buf, <size_t> packet.len)
+    segments = gso_begin(split, &cursor, <size_t> packet.len, &fields, False, True)
+    if segments < 0:
+        raise refused_headers()
+    return segments
+
+
+cdef bytes complete(Py_buffer *packet, bytes header):
+    """A packet that is none to split, with its checksum."""
+    cdef bytes copy = PyBytes_FromStringAndSize(<const char *> packet.buf, packet.len)
+    cdef VirtioHeader fields
+    cdef Cursor cursor
+    cursor_set(&cursor, <const uint8_t *> <const char *> header, <size_t> len(header))
+    virtio_decode(&cursor, &fields)
+    cursor_set(&cursor, <uint8_t *> PyBytes_AS_STRING(copy), <size_t> packet.len)
+    if gso_complete(&cursor, &fields) < 0:
+        raise refused_headers()
+    return copy
+
+
+def split(packet, bytes header):
+    """See `tuntap.offload.split`."""
+    cdef Split state
+    cdef Py_buffer memory
+    cdef Cursor target
+    cdef bytes segment
+    cdef size_t size
+    cdef int i
+    get_packet(packet, &memory)
+    try:
+        segments = []
+        for i in range(begin_split(&state, &memory, header)):
+            size = gso_size(&state, i)
+            segment = PyBytes_FromStringAndSize(NULL, size)
+            cursor_set(&target, <uint8_t *> PyBytes_AS_STRING(segment), size)
+            gso_write(&state, i, &target)
+            segments.append(segment)
+        return segments or [complete(&memory, header)]
+    finally:
+        PyBuffer_Release(&memory)
+
+
+def split_into(packet, bytes header, Slots batch not None):
+    """See `tuntap.offload.split_into`."""
+    cdef Split state
+    cdef Py_buffer memory
+    cdef Cursor target
+    cdef int segments
+    cdef int i
+    batch.used = 0
+    batch.view.cuts = 0
+    get_packet(packet, &memory)
+    try:
+        segments = begin_split(&state, &memory, header)
+        if segments == 0:
+            return batch.fill([complete(&memory, header)])
+        if segments > batch.view.capacity:
+            raise ValueError(f"{segments} segments do not fit a batch of {batch.view.capacity}")
+        if gso_size(&state, 0) > <size_t> batch.view.slot_size:
+            raise ValueError(f"a segment is {gso_size(&state, 0)} bytes, a slot {batch.view.slot_size}")
+        with nogil:
+            for i in range(segments):
+                cursor_set(&target, batch.view.data + i * batch.view.stride, <size_t> batch.view.slot_size)
+                gso_write(&state, i, &target)
+                slot_fill(&batch.view, i, <intptr_t> gso_size(&state, i))
+            if batch.view.headers != NULL:
+                memset(batch.view.headers, 0, segments * VIRTIO_HEADER_SIZE)
+    finally:
+        PyBuffer_Release(&memory)
+    batch.used = segments
+    return segments
+
+
+def coalesce_into(Slots batch not None, Slots into not None, bint udp=True):
+    """See `tuntap.offload.coalesce_into`."""
+    cdef Window *window
+    cdef int taken = 0
+    cdef int made = 0
+    cdef int i
+    if batch is into:
+        raise ValueError("a batch cannot be coalesced into itself")
+    if into.view.headers == NULL or into.view.slot_size < LARGEST_PACKET:
+        raise ValueError(f"super-packets need slots of {LARGEST_PACKET} bytes")
+    if into.view.capacity < batch.used:
+        raise ValueError(f"{batch.used} packets may need as many slots, not {into.view.capacity}")
+    for i in range(batch.used):
+        if not 1 <= batch.view.lengths[i] <= min(batch.view.slot_size, <int32_t> LARGEST_PACKET):
+            raise ValueError(f"packet {i}: {batch.view.lengths[i]} is no length of a packet")
+    window = <Window *> malloc(sizeof(Window))
+    if window == NULL:
+        raise MemoryError()
+    into.view.cuts = 0
+    with nogil:
+        while taken < batch.used:
+            gro_begin(window, GRO_TCPV4 | GRO_TCPV6 | (GRO_UDP if udp else 0), False, False, False)
+            i = taken
+            while i < batch.used and gro_add(
+                window, batch.view.data + i * batch.view.stride, <size_t> batch.view.lengths[i]
+            ) == 0:
+                i += 1
+            for i in range(window.items):
+                write_item(window, &window.item[i], &batch.view, taken, &into.view, made)
+                made += 1
+            taken += window.packets
+    free(window)
+    into.used = made
+    return made
+
+
+cdef void write_item(
+    const Window *window, const Item *item, const SlotView *slots, int base, SlotView *into, int slot,
+) noexcept nogil:
+    """An item in one piece, and its header."""
+    cdef VirtioHeader fields
+    cdef Cursor target
+    cdef uint8_t *data = into.data + slot * into.stride
+    cdef size_t size
+    cdef size_t left
+    cdef size_t part
+    cdef int packet = item.first
+    cursor_set(&target, data, <size_t> into.slot_size)
+    size = gro_headers(window, item, &fields, &target)
+    cursor_set(&target, into.headers + slot * VIRTIO_HEADER_SIZE, VIRTIO_HEADER_SIZE)
+    virtio_encode(&target, &fields)
+    into.lengths[slot] = <int32_t> item.size
+    data += size
+    left = item.size - size
+    while packet >= 0:
+        part = min(left, <size_t> item.gso_size) if item.count > 1 else left
+        memcpy(data, slots.data + (base + packet) * slots.stride + size, part)
+        data += part
+        left -= part
+        packet = window.next[packet]
 
 
 # Weak references to the open ports by id, for the child of a fork.

@@ -9,7 +9,7 @@ import os
 import time
 import warnings
 from collections.abc import Iterable
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from tuntap import _config, _core
 from tuntap._batch import PacketBatch
@@ -23,9 +23,66 @@ _LAYER_TUN = 3
 _LINK_PATIENCE = 2.0  # seconds; the kernel looks at links once a second
 _OPEN_EXCLUSIVE = 1
 _OPEN_PACKET_INFORMATION = 2
+_OPEN_VIRTIO_HEADER = 4
+_OPEN_MULTI_QUEUE = 8
+_QUEUES_MAX = 256  # MAX_TAP_QUEUES, drivers/net/tun.c
+_TCP_OFFLOAD = _core.OFFLOADS["checksum"] | _core.OFFLOADS["tcp4"] | _core.OFFLOADS["tcp6"]
 
 
-class Device(_core.Port):
+class Queue(_core.Port):
+    """One of the queues of a device: it receives and sends, at best from a thread of its own.
+
+    A `Tun` or `Tap` is its own first queue.  See `Device.queues`.
+    """
+
+    _layer = 0
+    _overhead = 0  # bytes of a packet beside its MTU
+    _packet_information = False
+    _whole = False
+
+    def batch(self, capacity: int = 64, headroom: int = 0) -> PacketBatch:
+        """A batch whose slots hold any packet of this device as it is configured now.
+
+        Parameters
+        ----------
+        capacity : int, optional
+            Number of packets.  With ``offload=True`` at least 64 lets most super-packets be read
+            straight into the slots; with ``offload="superpackets"`` each slot has 64 KiB.
+        headroom : int, optional
+            Bytes of free space in front of each packet.
+        """
+        try:
+            slot_size = self._get("mtu") + self._overhead + 4 * self._packet_information
+        except (UnsupportedError, PrivilegeError):
+            slot_size = _config.TUN_MTU_MAX  # an adopted descriptor that does not tell
+        if self._whole:
+            slot_size = _config.TUN_MTU_MAX + self._overhead
+        return PacketBatch(capacity, -(-slot_size // 64) * 64, headroom)
+
+    @property
+    def is_attached(self) -> bool:
+        """bool: Whether this queue takes part; see `detach`."""
+        return bool(self._get("attached"))
+
+    def attach(self) -> None:
+        """Let a queue that was detached take part again."""
+        self._set("attached", 1)
+
+    def detach(self) -> None:
+        """Let the other queues carry the packets, and keep this one for later.
+
+        Packets that wait in it are lost.  Sending raises `LinkDownError` and receiving waits until
+        `attach`.
+
+        Raises
+        ------
+        UnsupportedError
+            The device has a single queue.
+        """
+        self._set("attached", 0)
+
+
+class Device(Queue):
     """What `Tun` and `Tap` have in common; open one of those.
 
     Parameters
@@ -40,8 +97,22 @@ class Device(_core.Port):
         68 to 65535 (TAP: 65521); with IPv6 at least 1280.
     up : bool, optional
         Bring the interface up or down.  None: up if it was made here, left alone if it was there.
-    offload, queues
-        Not available yet: anything but False and 1 raises `UnsupportedError`.
+    offload : bool or str, optional
+        True: the kernel hands over super-packets of up to 64 KiB, which are split into ordinary
+        packets with valid checksums on receive, and packets are coalesced on send.
+        ``"superpackets"``: batches carry super-packets whole, and `PacketBatch.headers` says what
+        they are; calls for one packet work as with True.  What the kernel granted is in `offload`.
+    udp_gso : bool, optional
+        Whether super-packets of UDP datagrams are used too.  Some kernels corrupt them.
+    checksums : bool, optional
+        False leaves checksums to the caller, for a tunnel that authenticates its payload: with
+        offload, received packets hold unfinished TCP and UDP checksums, and whatever is sent is
+        taken to be right.  Both ends must do so.
+    queues : int, optional
+        Number of queues, 1 to 256; see the property.
+    multi_queue : bool, optional
+        Whether the interface may have several queues, of other programs too.  None: if `queues` is
+        more than 1.
     mac : str or bytes, optional
         TAP only.
     persist : bool, optional
@@ -75,9 +146,7 @@ class Device(_core.Port):
         See there.  Whatever was done by then has been undone.
     """
 
-    _layer = 0
     _mtu_max = _config.TUN_MTU_MAX
-    _overhead = 0  # bytes of a packet beside its MTU
     _route = True
     _metric = 0
 
@@ -88,8 +157,11 @@ class Device(_core.Port):
         addresses: Iterable[AddressLike] = (),
         mtu: int | None = None,
         up: bool | None = None,
-        offload: bool | str = False,
+        offload: bool | Literal["superpackets"] = False,
+        udp_gso: bool = True,
+        checksums: bool = True,
         queues: int = 1,
+        multi_queue: bool | None = None,
         mac: str | bytes | None = None,
         persist: bool | None = None,
         owner: int | str | None = None,
@@ -140,29 +212,46 @@ class Device(_core.Port):
         quiet = _config.parse_flag(quiet, "quiet")
         self._route = _config.parse_flag(route, "route")
         _config.check_netns(netns)
-        if offload is not False:
-            raise UnsupportedError(errno.EOPNOTSUPP, "offload is not available in this version")
-        if _config.parse_integer(queues, "queues", 1, 256) != 1:
-            raise UnsupportedError(errno.EOPNOTSUPP, "several queues are not available in this version")
+        has_offload, self._whole = _config.parse_offload(offload)
+        wanted_offload = _config.parse_flag(udp_gso, "udp_gso") * _core.OFFLOADS["udp"]
+        wanted_offload |= _TCP_OFFLOAD
+        checksums = _config.parse_flag(checksums, "checksums")
+        if not checksums and not has_offload:
+            raise ValueError("checksums=False leaves to you what offload=... computes: open with offload")
+        if has_offload and packet_information:
+            raise ValueError("offload and packet_information cannot be had together")
+        queues = _config.parse_integer(queues, "queues", 1, _QUEUES_MAX)
+        multi_queue = queues > 1 if multi_queue is None else _config.parse_flag(multi_queue, "multi_queue")
+        if queues > 1 and not multi_queue:
+            raise ValueError(f"{queues} queues take a multi-queue interface")
         _refuse_unsupported(
+            offload=offload or None, queues=multi_queue or None,
             persist=persist, owner=owner, group=group, tx_queue_len=tx_queue_len, netns=netns,
             metric=metric, guid=guid, ring_capacity=ring_capacity, wintun=wintun, dns=dns,
             peer_name=peer_name, description=description,
         )  # fmt: skip
 
         flags = _OPEN_EXCLUSIVE * exclusive | _OPEN_PACKET_INFORMATION * packet_information
+        flags |= _OPEN_VIRTIO_HEADER * has_offload | _OPEN_MULTI_QUEUE * multi_queue
         with _config.open_netns(netns) as netns_fd:
             created = self._open(name or "", self._layer, flags, netns_fd)
+        self._packet_information = packet_information
+        try:
+            if has_offload:
+                self._set("offload", wanted_offload)
+                self._use_offload(self._whole, not checksums)
+            for _ in range(1, queues):
+                self.add_queue()
+        except BaseException:
+            self.close()
+            raise
         self._configure(
             created,
             mtu=mtu, tx_queue_len=tx_queue_len, mac=mac, quiet=quiet, addresses=wanted,
             up=True if up is None and created else up, owner=owner, group=group, persist=persist,
         )  # fmt: skip
-        self._packet_information = packet_information
         if not created:
             self._await_link()
-
-    _packet_information = False
 
     def _await_link(self) -> None:
         """After an attach the kernel switches the link on a moment later, and drops packets until then."""
@@ -229,7 +318,10 @@ class Device(_core.Port):
             raise
 
     @classmethod
-    def from_fd(cls: type[_D], fd: int, owned: bool = True) -> _D:
+    def from_fd(
+        cls: type[_D], fd: int, owned: bool = True, *,
+        offload: bool | Literal["superpackets"] | None = None, checksums: bool = True,
+    ) -> _D:  # fmt: skip
         """Adopt the descriptor of a TUN/TAP device, or of a datagram socket that carries packets.
 
         Parameters
@@ -239,26 +331,43 @@ class Device(_core.Port):
         owned : bool, optional
             True: close() closes it, and it is made non-blocking.  False: it is borrowed; it is
             never closed and none of its flags is changed.
+        offload : bool or str, optional
+            How to treat super-packets, as when a device is opened, if packets have a virtio-net
+            header.  A TUN/TAP descriptor says so itself (None is True then); of a socket it must be
+            said.  What was negotiated with the kernel stays.
+        checksums : bool, optional
+            As when a device is opened.
 
         Raises
         ------
         ClosedError
             The descriptor is not open.
         UnsupportedError
-            It is neither, or carries a virtio-net header.
+            It is neither.
         ValueError
-            It is a TAP adopted as a TUN, or the reverse.
+            It is a TAP adopted as a TUN, or the reverse, or `offload` is not what the descriptor is.
         """
         if not cls._layer:
             raise TypeError("adopt it as a Tun or a Tap")
         fd = _config.parse_integer(fd, "fd", 0, 2**31 - 1)
         owned = _config.parse_flag(owned, "owned")
+        checksums = _config.parse_flag(checksums, "checksums")
+        has_offload, whole = _config.parse_offload(offload or False)
         device = cls.__new__(cls)
         layer = device._adopt(fd)
         if layer not in (0, cls._layer):
             device.close()
             other = "Tap" if layer == _LAYER_TAP else "Tun"
             raise ValueError(f"descriptor {fd} is a {other.upper()}: use {other}.from_fd()")
+        if layer == 0 and has_offload:
+            device._put_virtio_header()
+        framed = device._has_virtio_header()
+        if layer and offload is not None and has_offload != framed:
+            device.close()
+            raise ValueError(f"descriptor {fd} was made with{'' if framed else 'out'} a virtio-net header")
+        if framed:
+            device._whole = whole
+            device._use_offload(whole, not checksums)
         if owned:
             device._own()
         return device
@@ -377,14 +486,56 @@ class Device(_core.Port):
         return _core.capabilities()
 
     @property
-    def queues(self) -> tuple[Device, ...]:
-        """tuple: The queues of the device, this one alone."""
-        return (self,)
+    def queues(self) -> tuple[Queue, ...]:
+        """Tuple of Queue: What receives and sends, at best each in a thread of its own.
+
+        The first is the device itself.  The kernel remembers which queue a flow was last sent
+        through, and hands its packets over on the same; a flow it does not know goes by a hash.
+        """
+        self._queues = tuple(queue for queue in self._queues if not queue.closed)
+        return (self, *self._queues)
+
+    _queues: tuple[Queue, ...] = ()
+
+    def add_queue(self) -> Queue:
+        """Open one more queue; the device must have been opened with ``multi_queue=True`` or several.
+
+        Returns
+        -------
+        Queue
+            It closes with the device, or by its own close().
+
+        Raises
+        ------
+        DeviceBusyError
+            The interface has a single queue, or as many as the kernel allows.
+        """
+        queue = Queue()
+        queue._layer, queue._overhead = self._layer, self._overhead
+        queue._whole, queue._packet_information = self._whole, self._packet_information
+        queue._open_queue(self)
+        self._queues = (*self.queues[1:], queue)
+        return queue
 
     @property
     def offload(self) -> frozenset[str]:
-        """Frozenset of str: Offloads negotiated with the kernel, none."""
-        return frozenset()
+        """Frozenset of str: Of "checksum", "tcp4", "tcp6" and "udp", what is in use; settable.
+
+        A kind of super-packet that the kernel refuses to take is switched off by itself.  Setting
+        what the kernel does not offer raises `UnsupportedError`.
+        """
+        bits = self._get_offload()
+        return frozenset(name for name, bit in _core.OFFLOADS.items() if bits & bit)
+
+    @offload.setter
+    def offload(self, offload: Iterable[str]) -> None:
+        wanted = _config.parse_offload_names(offload)
+        self._set_offload(sum(_core.OFFLOADS[name] for name in wanted))
+        missing = wanted - self.offload
+        if missing:
+            raise UnsupportedError(
+                errno.EOPNOTSUPP, f"the kernel does not offer {', '.join(sorted(missing))}"
+            )
 
     # --- addresses ---
 
@@ -525,21 +676,22 @@ class Device(_core.Port):
 
     # --- packets ---
 
-    def batch(self, capacity: int = 64, headroom: int = 0) -> PacketBatch:
-        """A batch whose slots hold any packet of this device as it is configured now.
+    # What ends a device ends each of its queues.
 
-        Parameters
-        ----------
-        capacity : int, optional
-            Number of packets.
-        headroom : int, optional
-            Bytes of free space in front of each packet.
-        """
-        try:
-            slot_size = self.mtu + self._overhead + 4 * self._packet_information
-        except (UnsupportedError, PrivilegeError):
-            slot_size = _config.TUN_MTU_MAX  # an adopted descriptor that does not tell
-        return PacketBatch(capacity, -(-slot_size // 64) * 64, headroom)
+    def interrupt(self) -> None:
+        super().interrupt()
+        for queue in self._queues:
+            queue.interrupt()
+
+    def shutdown(self) -> None:
+        super().shutdown()
+        for queue in self._queues:
+            queue.shutdown()
+
+    def close(self) -> None:
+        for queue in self._queues:
+            queue.close()
+        super().close()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._label!r}{' closed' if self.closed else ''}>"

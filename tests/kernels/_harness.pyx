@@ -9,8 +9,9 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
-from tuntap._kernels cimport virtio
-from tuntap._kernels.checksum cimport checksum_update, sum_bytes, sum_pseudo_header
+from tuntap._kernels cimport gro, gso, virtio
+from tuntap._kernels.checksum cimport checksum_update, copy_sum, sum_bytes, sum_pseudo_header
+from tuntap._kernels.checksum cimport choose_summer as choose
 from tuntap._kernels.checksum cimport fold as fold_sum
 from tuntap._kernels.cursor cimport Cursor, cursor_set, get8, get16, get32, put8, put16, put32
 from tuntap._kernels.cursor cimport span as cursor_span
@@ -107,6 +108,21 @@ def checksum_sum(bytes data, size_t offset=0, uint64_t initial=0):
     return sum_bytes(block.data + offset, block.size - offset, initial)
 
 
+def checksum_copy(bytes data, size_t offset=0, uint64_t initial=0, size_t guard=0):
+    """The sum of data[offset:], the copy made of it, `guard` bytes behind an aligned address, and
+    whether nothing else was written to."""
+    cdef Block block = Block(data)
+    cdef Block target = Block(bytes(block.size - offset), guard)
+    cdef uint64_t total = copy_sum(target.data, block.data + offset, target.size, initial)
+    return total, target.content(), target.intact()
+
+
+def choose_summer(int index):
+    """Its name, or None if this CPU has not so many; all sums are made with it until the next call."""
+    cdef const char *name = choose(index)
+    return None if name == NULL else name.decode()
+
+
 def fold(uint64_t total):
     return fold_sum(total)
 
@@ -147,3 +163,116 @@ def virtio_encode(bytes data, fields, size_t guard=0):
     cursor_set(&cursor, block.data, block.size)
     cdef int result = virtio.virtio_encode(&cursor, &header)
     return result, block.content(), block.intact()
+
+
+cdef virtio.VirtioHeader header_of(bytes header):
+    cdef virtio.VirtioHeader fields
+    cdef Cursor cursor
+    memset(&fields, 0, sizeof(fields))
+    cursor_set(&cursor, <const uint8_t *> <const char *> header, <size_t> len(header))
+    virtio.virtio_decode(&cursor, &fields)
+    return fields
+
+
+def gso_split(bytes packet, bytes header, room=None, size_t guard=0, bint is_frame=False, bint with_checksum=True):
+    """(The result, the segments, or as much of each as `room` bytes hold, and whether nothing else changed)."""
+    cdef Block block = Block(packet)
+    cdef Block target
+    cdef gso.Split split
+    cdef Cursor cursor
+    cdef virtio.VirtioHeader fields = header_of(header)
+    cdef bint intact = True
+    cdef int i
+    cursor_set(&cursor, block.data, block.size)
+    cdef int result = gso.gso_begin(&split, &cursor, block.size, &fields, is_frame, with_checksum)
+    segments = []
+    for i in range(max(result, 0)):
+        target = Block(bytes(gso.gso_size(&split, i) if room is None else room), guard)
+        cursor_set(&cursor, target.data, target.size)
+        gso.gso_write(&split, i, &cursor)
+        intact = intact and target.intact()
+        segments.append(target.content())
+    return result, segments, intact and block.content() == packet
+
+
+def gso_in_place(bytes packet, bytes header, size_t guard=0, bint is_frame=False, bint with_checksum=True):
+    """The segments, their payloads having been in place: only the first has headers, as after a readv."""
+    cdef Block first = Block(packet)
+    cdef Block target
+    cdef gso.Split split
+    cdef Cursor cursor
+    cdef virtio.VirtioHeader fields = header_of(header)
+    cdef int i
+    cursor_set(&cursor, first.data, first.size)
+    cdef int result = gso.gso_begin(&split, &cursor, first.size, &fields, is_frame, with_checksum)
+    if result <= 0:
+        return result, [], True
+    slots = []
+    for i in range(result):
+        payload = packet[split.header + i * split.gso_size:][:gso.gso_size(&split, i) - split.header]
+        slots.append(Block((packet[:split.header] if i == 0 else bytes(split.header)) + payload, guard))
+    first = slots[0]
+    cursor_set(&cursor, first.data, first.size)
+    gso.gso_begin(&split, &cursor, len(packet), &fields, is_frame, with_checksum)
+    for i in range(result - 1, -1, -1):
+        target = slots[i]
+        cursor_set(&cursor, target.data, target.size)
+        gso.gso_write_header(&split, i, &cursor)
+    return result, [(<Block> slot).content() for slot in slots], all((<Block> slot).intact() for slot in slots)
+
+
+def gso_complete(bytes packet, bytes header, size_t guard=0):
+    """The result, the packet afterwards, and whether nothing else was written to."""
+    cdef Block block = Block(packet, guard)
+    cdef Cursor cursor
+    cdef virtio.VirtioHeader fields = header_of(header)
+    cursor_set(&cursor, block.data, block.size)
+    cdef int result = gso.gso_complete(&cursor, &fields)
+    return result, block.content(), block.intact()
+
+
+def gro_coalesce(packets, uint32_t types=14, bint is_frame=False, bint trusted=False, bint renumber=False):
+    """Windows of items: each (indices of its packets, header or None, bytes), every packet a block of its own."""
+    cdef gro.Window *window = <gro.Window *> malloc(sizeof(gro.Window))
+    cdef gro.Item *item
+    cdef Block block
+    cdef Block headers = Block(bytes(gro.GRO_HEADERS_MAX))
+    cdef Block encoded = Block(bytes(virtio.VIRTIO_HEADER_SIZE))
+    cdef virtio.VirtioHeader fields
+    cdef Cursor cursor
+    cdef size_t size
+    cdef int i
+    cdef int packet
+    blocks = [Block(bytes(content)) for content in packets]
+    windows = []
+    taken = 0
+    try:
+        while taken < len(blocks):
+            gro.gro_begin(window, types, is_frame, trusted, renumber)
+            for i in range(taken, len(blocks)):
+                block = blocks[i]
+                if gro.gro_add(window, block.data, block.size) < 0:
+                    break
+            items = []
+            for i in range(window.items):
+                item = &window.item[i]
+                cursor_set(&cursor, headers.data, headers.size)
+                size = gro.gro_headers(window, item, &fields, &cursor)
+                cursor_set(&cursor, encoded.data, encoded.size)
+                virtio.virtio_encode(&cursor, &fields)
+                content = headers.content()[:size]
+                indices = []
+                packet = item.first
+                while packet >= 0:
+                    block = blocks[taken + packet]
+                    content += block.content()[size:]
+                    indices.append(taken + packet)
+                    packet = window.next[packet]
+                items.append((indices, encoded.content() if size else None, content))
+            windows.append(items)
+            if window.packets == 0:
+                raise AssertionError("an empty window")
+            taken += window.packets
+    finally:
+        free(window)
+    return windows

@@ -1,7 +1,33 @@
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memcpy
 
 from tuntap._kernels.cursor cimport Cursor, get8, span
+
+cdef extern from "simd.h" nogil:
+    ctypedef struct Summer:
+        const char *name
+        uint64_t (*sum)(const uint8_t *source, size_t size) noexcept nogil
+        uint64_t (*copy_sum)(uint8_t *target, const uint8_t *source, size_t size) noexcept nogil
+
+    const Summer *summer(int index) noexcept
+    uint64_t walk_words(uint8_t **target, const uint8_t *source, size_t size, uint64_t total) noexcept
+
+cdef enum:
+    SHORT = 64                    # bytes; up to here one more call costs more than it saves
+
+cdef const Summer *chosen = summer(0)
+
+
+cdef const char *choose_summer(int index) noexcept nogil:
+    """Sum from now on with the `index`-th way that this CPU has, the fastest being 0.
+
+    Its name, or NULL, with nothing changed, if there are not so many.
+    """
+    global chosen
+    cdef const Summer *choice = summer(index)
+    if choice == NULL:
+        return NULL
+    chosen = choice
+    return choice.name
 
 
 cdef inline uint16_t network_order(uint16_t value) noexcept nogil:
@@ -14,23 +40,17 @@ cdef inline uint16_t network_order(uint16_t value) noexcept nogil:
 
 cdef uint64_t sum_bytes(const uint8_t *data, size_t size, uint64_t initial) noexcept nogil:
     """Sum of `size` bytes, an odd one padded with zero, added to `initial`."""
-    cdef uint64_t total = 0
-    cdef uint32_t word
-    cdef uint16_t last = 0
-    while size >= 4:
-        memcpy(&word, data, 4)
-        total += word
-        data += 4
-        size -= 4
-    if size >= 2:
-        memcpy(&last, data, 2)
-        total += last
-        data += 2
-        size -= 2
-    if size:
-        last = 0
-        memcpy(&last, data, 1)
-        total += last
+    cdef uint64_t total = walk_words(NULL, data, size, 0) if size < SHORT else chosen.sum(data, size)
+    return <uint64_t> network_order(fold(total)) + fold(initial)
+
+
+cdef uint64_t copy_sum(uint8_t *target, const uint8_t *source, size_t size, uint64_t initial) noexcept nogil:
+    """`sum_bytes` of `source`, copied to `target` in the same pass; the two do not overlap."""
+    cdef uint64_t total
+    if size < SHORT:
+        total = walk_words(&target, source, size, 0)
+    else:
+        total = chosen.copy_sum(target, source, size)
     return <uint64_t> network_order(fold(total)) + fold(initial)
 
 

@@ -5,7 +5,7 @@ and the interface is found anew from the descriptor each time (TUNGETIFF), so th
 to another namespace or a namesake elsewhere never leads to the wrong interface.
 """
 from libc.errno cimport (
-    EACCES, EADDRNOTAVAIL, EAFNOSUPPORT, EAGAIN, EBADF, EBUSY, EEXIST, EFAULT, EINVAL, EIO, EMSGSIZE,
+    EACCES, EADDRNOTAVAIL, EAFNOSUPPORT, EAGAIN, EBADF, EBADMSG, EBUSY, EEXIST, EFAULT, EINVAL, EIO, EMSGSIZE,
     ENODEV, ENOENT, ENOTTY, ENXIO, EOPNOTSUPP, EPERM, errno,
 )
 from libc.stdint cimport int64_t, intptr_t, uint8_t, uint32_t, uint64_t
@@ -34,15 +34,22 @@ cdef extern from *:
     #include <netinet/in.h>
     #include <linux/if.h>
     #include <linux/if_tun.h>
+    #ifndef TUN_F_USO4
+    #define TUN_F_USO4 0x20                  /* linux/if_tun.h since 6.2 */
+    #define TUN_F_USO6 0x40
+    #endif
     #ifndef TUNGETDEVNETNS
     #define TUNGETDEVNETNS _IO('T', 227)     /* linux/if_tun.h since 5.2 */
     #endif
     """
-    enum: EBADFD, ECONNREFUSED, ECONNRESET, ENOSYS, ENOTCONN, EPIPE
+    enum: E2BIG, EBADFD, ECONNREFUSED, ECONNRESET, ENOSYS, ENOTCONN, EPIPE, EUNATCH
     enum: IFF_TUN, IFF_TAP, IFF_NO_PI, IFF_VNET_HDR, IFF_MULTI_QUEUE, IFF_NAPI, IFF_TUN_EXCL, IFF_PERSIST
     enum: IFF_UP, IFF_RUNNING
     unsigned long TUNSETIFF, TUNGETIFF, TUNGETFEATURES, TUNSETOFFLOAD, TUNSETPERSIST, TUNSETOWNER
     unsigned long TUNSETGROUP, TUNGETDEVNETNS, SIOCGIFINDEX, SIOCSIFBRDADDR
+    unsigned long TUNGETVNETHDRSZ, TUNSETVNETHDRSZ, TUNSETVNETLE, TUNSETVNETBE, TUNSETQUEUE
+    enum: IFF_ATTACH_QUEUE, IFF_DETACH_QUEUE
+    enum: TUN_F_CSUM, TUN_F_TSO4, TUN_F_TSO6, TUN_F_TSO_ECN, TUN_F_USO4, TUN_F_USO6
     struct ifreq:
         char ifr_name[16]
         short ifr_flags
@@ -84,8 +91,13 @@ cdef enum:
     TUN_MAJOR = 10            # Documentation/admin-guide/devices.txt
     TUN_MINOR = 200
 
+    VIRTIO_HEADER_SIZE = 10   # struct virtio_net_hdr
+    LARGEST_HEADER = 64       # that we keep when another program has made it longer
+
 cdef const char *TUN_NODE = b"/dev/net/tun"
 cdef const char *OWN_NETNS = b"/proc/thread-self/ns/net"
+cdef const char *BOTH_HEADERS = b"flags of ioctl(TUNGETIFF)"
+cdef const char *OTHER_FLAGS = b"flags of ioctl(TUNSETIFF)"
 
 
 # --- life ---
@@ -187,7 +199,8 @@ cdef int os_open(Handle *handle, const OpenRequest *request) noexcept nogil:
 
 cdef int attach(Handle *handle, const OpenRequest *request) noexcept nogil:
     """Make the interface, or take the queue of one that is there (TUNSETIFF)."""
-    cdef ifreq request_
+    cdef int got = 0
+    cdef int result
     cdef int flags = IFF_TAP if request.layer == LAYER_TAP else IFF_TUN
     if request.flags & OPEN_PACKET_INFORMATION:
         handle.packet_information = 4
@@ -195,20 +208,97 @@ cdef int attach(Handle *handle, const OpenRequest *request) noexcept nogil:
         flags |= IFF_NO_PI
     if request.flags & OPEN_EXCLUSIVE:
         flags |= IFF_TUN_EXCL
-    memset(&request_, 0, sizeof(request_))
-    strncpy(request_.ifr_name, request.name, NAME_SIZE - 1)
-    request_.ifr_flags = <short> flags
-    if ioctl(<int> handle.io, TUNSETIFF, &request_) < 0:
-        return fail(handle, PATH_CONTROL, b"ioctl(TUNSETIFF)")
+    if request.flags & OPEN_VIRTIO_HEADER:
+        flags |= IFF_VNET_HDR
+    if request.flags & OPEN_MULTI_QUEUE:
+        flags |= IFF_MULTI_QUEUE
     handle.layer = request.layer
-    # Offloads outlive the program that set them on a persistent interface.
-    if ioctl(<int> handle.io, TUNSETOFFLOAD, <unsigned long> 0) < 0:
-        return fail(handle, PATH_CONTROL, b"ioctl(TUNSETOFFLOAD)")
-    if ioctl(<int> handle.io, TUNGETIFF, &request_) < 0:
-        return fail(handle, PATH_CONTROL, b"ioctl(TUNGETIFF)")
+    result = take_queue(handle, request.name, flags, &got)
+    if result < 0:
+        return result
     # Only a persistent interface can have been there without a queue.
-    handle.created = not request_.ifr_flags & IFF_PERSIST
+    handle.created = not got & IFF_PERSIST
+    if request.flags & OPEN_VIRTIO_HEADER:
+        handle.framing[PATH_RECV] = handle.framing[PATH_SEND] = FRAMING_VIRTIO
+        result = read_header_size(handle, not request.flags & OPEN_MULTI_QUEUE)
+        if result < 0:
+            return result
+    # Offloads outlive the program that set them on a persistent interface.
+    return os_set(handle, SETTING_OFFLOAD, 0)
+
+
+cdef int take_queue(Handle *handle, const char *name, int flags, int *got) noexcept nogil:
+    """TUNSETIFF, and what came of it: beside a queue that is open, other flags are silently ignored."""
+    cdef ifreq request
+    cdef int64_t has_header = 0
+    memset(&request, 0, sizeof(request))
+    strncpy(request.ifr_name, name, NAME_SIZE - 1)
+    request.ifr_flags = <short> flags
+    if ioctl(<int> handle.io, TUNSETIFF, &request) < 0:
+        return fail(handle, PATH_CONTROL, b"ioctl(TUNSETIFF)")
+    if ioctl(<int> handle.io, TUNGETIFF, &request) < 0:
+        return fail(handle, PATH_CONTROL, b"ioctl(TUNGETIFF)")
+    got[0] = request.ifr_flags
+    if flags & IFF_MULTI_QUEUE and os_get(handle, SETTING_PACKET_INFORMATION, &has_header) < 0:
+        has_header = not flags & IFF_NO_PI
+    if (flags ^ got[0]) & IFF_VNET_HDR or flags & IFF_MULTI_QUEUE and has_header != (not flags & IFF_NO_PI):
+        handle.failed[PATH_CONTROL] = OTHER_FLAGS
+        return -EBUSY
     return 0
+
+
+cdef int read_header_size(Handle *handle, bint alone) noexcept nogil:
+    """Bytes of the virtio-net header: what the interface has, or ours where no other queue minds."""
+    cdef int size = 0
+    cdef int native = 0
+    if ioctl(<int> handle.io, TUNGETVNETHDRSZ, &size) < 0:
+        return fail(handle, PATH_CONTROL, b"ioctl(TUNGETVNETHDRSZ)")
+    if alone or size > LARGEST_HEADER:
+        size = VIRTIO_HEADER_SIZE
+        if ioctl(<int> handle.io, TUNSETVNETHDRSZ, &size) < 0:
+            return fail(handle, PATH_CONTROL, b"ioctl(TUNSETVNETHDRSZ)")
+    # The byte order of its fields outlives a program too; a kernel that cannot change it says EINVAL.
+    if alone:
+        ioctl(<int> handle.io, TUNSETVNETLE, &native)
+        ioctl(<int> handle.io, TUNSETVNETBE, &native)
+    handle.header_size = size
+    return 0
+
+
+cdef int os_open_queue(Handle *handle, Handle *of) noexcept nogil:
+    cdef char name[NAME_SIZE]
+    cdef int flags = IFF_TAP if of.layer == LAYER_TAP else IFF_TUN
+    cdef int got
+    cdef intptr_t netns = -1
+    cdef int result
+    handle_clear(handle)
+    handle.owned = 1
+    handle.mode = MODE_NONBLOCKING
+    handle.layer = of.layer
+    handle.framing[PATH_RECV] = of.framing[PATH_RECV]
+    handle.framing[PATH_SEND] = of.framing[PATH_SEND]
+    handle.header_size = of.header_size
+    handle.packet_information = of.packet_information
+    handle.offload = of.offload
+    flags |= IFF_MULTI_QUEUE
+    if not of.packet_information:
+        flags |= IFF_NO_PI
+    if of.header_size:
+        flags |= IFF_VNET_HDR
+    result = os_get_name(of, name)
+    if result < 0:
+        handle.failed[PATH_CONTROL] = of.failed[PATH_CONTROL]
+        return result
+    netns = ioctl(<int> of.io, TUNGETDEVNETNS)      # refused without rights: then it is our own
+    result = os_rewake(handle)
+    if result == 0:
+        result = open_in(handle, -1 if netns < 0 or realm_of(<int> netns) == own_realm() else netns, True)
+    close_fd(&netns)
+    if result == 0:
+        result = take_queue(handle, name, flags, &got)
+    if result < 0:
+        os_close(handle)
+    return result
 
 
 cdef int os_adopt(Handle *handle, intptr_t io) noexcept nogil:
@@ -225,13 +315,20 @@ cdef int os_adopt(Handle *handle, intptr_t io) noexcept nogil:
         memset(&request, 0, sizeof(request))
         if ioctl(<int> io, TUNGETIFF, &request) < 0:
             return fail(handle, PATH_CONTROL, b"ioctl(TUNGETIFF)")
-        if request.ifr_flags & IFF_VNET_HDR:
-            handle.failed[PATH_CONTROL] = b"IFF_VNET_HDR"
-            return -EOPNOTSUPP
         handle.layer = LAYER_TAP if request.ifr_flags & IFF_TAP else LAYER_TUN
+        if request.ifr_flags & IFF_VNET_HDR:
+            handle.framing[PATH_RECV] = handle.framing[PATH_SEND] = FRAMING_VIRTIO
+            if ioctl(<int> io, TUNGETVNETHDRSZ, &handle.header_size) < 0:
+                return fail(handle, PATH_CONTROL, b"ioctl(TUNGETVNETHDRSZ)")
+            # What was switched on cannot be asked; all of it is understood.
+            handle.offload = OFFLOAD_CHECKSUM | OFFLOAD_TCP4 | OFFLOAD_TCP6 | OFFLOAD_UDP
         # TUNGETIFF cannot say whether there is a header: IFF_NOFILTER is the same bit as IFF_NO_PI.
         if os_get(handle, SETTING_PACKET_INFORMATION, &has_header) == 0 and has_header:
             handle.prefix = 4
+        if has_header and handle.header_size:
+            os_close(handle)
+            handle.failed[PATH_CONTROL] = BOTH_HEADERS
+            return -EOPNOTSUPP
     result = os_rewake(handle)
     if result < 0:
         os_close(handle)
@@ -278,6 +375,14 @@ cdef int os_recv(Handle *handle, SlotView *slots, int start, int stop, int *erro
 
 cdef int os_send(Handle *handle, SlotView *slots, int start, int stop, int *error) noexcept nogil:
     return posix_send(handle, slots, start, stop, PI_IPV4, PI_IPV6, error)
+
+
+cdef intptr_t os_recv_parts(Handle *handle, Part *parts, int count) noexcept nogil:
+    return posix_recv_parts(handle, parts, count)
+
+
+cdef intptr_t os_send_parts(Handle *handle, Part *parts, int count) noexcept nogil:
+    return posix_send_parts(handle, parts, count)
 
 
 cdef int os_wait(Handle *handle, int path, int64_t timeout_ns) noexcept nogil:
@@ -429,7 +534,7 @@ cdef int ensure_control(Handle *handle, bint to_write) noexcept nogil:
     cdef intptr_t netns_fd
     cdef uint64_t realm
     cdef int result = 0
-    if handle.io < 0:
+    if handle.io < 0 or handle.detached:
         return 0
     if handle.layer == LAYER_UNKNOWN:
         handle.failed[PATH_CONTROL] = b"ioctl(TUNGETIFF)"
@@ -509,7 +614,14 @@ cdef int change_link(Handle *handle, int attribute, const void *value, uint32_t 
 
 cdef int os_get(Handle *handle, int setting, int64_t *value) noexcept nogil:
     cdef Link link
-    cdef int result = find_link(handle, &link, False)
+    cdef int result
+    if setting == SETTING_OFFLOAD:
+        value[0] = handle.offload
+        return 0
+    if setting == SETTING_ATTACHED:
+        value[0] = not handle.detached
+        return 0
+    result = find_link(handle, &link, False)
     if result < 0:
         return result
     if setting == SETTING_INDEX:
@@ -546,8 +658,60 @@ cdef int driver_ioctl(Handle *handle, unsigned long request, int64_t value, cons
     if handle.layer == LAYER_UNKNOWN:
         handle.failed[PATH_CONTROL] = call
         return -ENOTTY
+    if handle.detached:
+        handle.failed[PATH_CONTROL] = call
+        return -EUNATCH
     if ioctl(<int> handle.io, request, <unsigned long> value) < 0:
         return fail(handle, PATH_CONTROL, call)
+    return 0
+
+
+cdef int set_offload(Handle *handle, int wanted) noexcept nogil:
+    """As much of it as the kernel offers: it takes a mask whole or not at all (TUNSETOFFLOAD)."""
+    cdef int tries[4]
+    cdef int mask
+    cdef int i
+    cdef int result = 0
+    tries[0] = wanted | (OFFLOAD_CHECKSUM if wanted else 0)     # the others need it
+    tries[1] = tries[0] & ~OFFLOAD_UDP                          # since Linux 6.2
+    tries[2] = tries[0] & OFFLOAD_CHECKSUM
+    tries[3] = 0
+    for i in range(4):
+        mask = TUN_F_CSUM if tries[i] else 0
+        if tries[i] & OFFLOAD_TCP4:
+            mask |= TUN_F_TSO4 | TUN_F_TSO_ECN
+        if tries[i] & OFFLOAD_TCP6:
+            mask |= TUN_F_TSO6 | TUN_F_TSO_ECN
+        if tries[i] & OFFLOAD_UDP:
+            mask |= TUN_F_USO4 | TUN_F_USO6
+        result = driver_ioctl(handle, TUNSETOFFLOAD, mask, b"ioctl(TUNSETOFFLOAD)")
+        if result != -EINVAL:
+            break
+    if result == 0:
+        handle.offload = tries[i]
+    return result
+
+
+cdef int set_attached(Handle *handle, bint attached) noexcept nogil:
+    cdef ifreq request
+    cdef int result
+    if handle.layer == LAYER_UNKNOWN:
+        handle.failed[PATH_CONTROL] = b"ioctl(TUNSETQUEUE)"
+        return -ENOTTY
+    if attached == (not handle.detached):
+        return 0
+    if not attached:
+        # From now on the descriptor does not say whose it was.
+        result = ensure_control(handle, False)
+        if result == 0:
+            result = os_get_name(handle, handle.name)
+        if result < 0:
+            return result
+    memset(&request, 0, sizeof(request))
+    request.ifr_flags = IFF_ATTACH_QUEUE if attached else IFF_DETACH_QUEUE
+    if ioctl(<int> handle.io, TUNSETQUEUE, &request) < 0:
+        return fail(handle, PATH_CONTROL, b"ioctl(TUNSETQUEUE)")
+    handle.detached = not attached
     return 0
 
 
@@ -573,13 +737,17 @@ cdef int os_set(Handle *handle, int setting, int64_t value) noexcept nogil:
         return driver_ioctl(handle, TUNSETOWNER, value, b"ioctl(TUNSETOWNER)")
     if setting == SETTING_GROUP:
         return driver_ioctl(handle, TUNSETGROUP, value, b"ioctl(TUNSETGROUP)")
+    if setting == SETTING_OFFLOAD:
+        return set_offload(handle, <int> value)
+    if setting == SETTING_ATTACHED:
+        return set_attached(handle, value != 0)
     handle.failed[PATH_CONTROL] = b"os_set"
     return -EOPNOTSUPP
 
 
 cdef int os_get_name(Handle *handle, char *name) noexcept nogil:
     cdef ifreq request
-    if handle.io < 0:
+    if handle.io < 0 or handle.detached:
         memcpy(name, handle.name, NAME_SIZE)
         return 0
     memset(&request, 0, sizeof(request))
@@ -775,7 +943,7 @@ cdef uint64_t os_capabilities() noexcept nogil:
         <uint64_t> 1 << CAN_RENAME | <uint64_t> 1 << CAN_SET_MAC | <uint64_t> 1 << CAN_SET_BROADCAST
         | <uint64_t> 1 << CAN_SET_ADDRESSES | <uint64_t> 1 << CAN_OPEN_IN_NETNS | <uint64_t> 1 << CAN_TAP
         | <uint64_t> 1 << CAN_TUN | <uint64_t> 1 << CAN_PEER_ADDRESS | <uint64_t> 1 << CAN_STATISTICS
-        | <uint64_t> 1 << CAN_METRIC
+        | <uint64_t> 1 << CAN_METRIC | <uint64_t> 1 << CAN_MULTI_QUEUE
     )
 
 
@@ -908,10 +1076,16 @@ cdef const char *ADVICE_NODE_RIGHTS = (
     b"this user may not open it: as root run `chmod 666 /dev/net/tun` (creating interfaces still takes"
     b" CAP_NET_ADMIN), or run as root"
 )
-cdef const char *ADVICE_VNET_HDR = (
-    b"the descriptor was made with a virtio-net header, which cannot be adopted; make it without "
-    b"IFF_VNET_HDR"
+cdef const char *ADVICE_OTHER_FLAGS = (
+    b"another queue of the interface is open, with or without a virtio-net header or packet information;"
+    b" open it with the same offload= and packet_information="
 )
+cdef const char *ADVICE_BOTH_HEADERS = (
+    b"the descriptor was made with packet information and a virtio-net header; make it with IFF_NO_PI"
+)
+cdef const char *ADVICE_DETACHED = b"the queue is detached: attach() it first"
+cdef const char *ADVICE_TOO_MANY = b"the interface has as many queues as the kernel allows (256)"
+cdef const char *ADVICE_ONE_QUEUE = b"the interface has a single queue: open it with queues=2 or more"
 cdef const char *ADVICE_OTHER_KIND = (
     b"the name belongs to another kind of interface (TUN, TAP, multi-queue or neither): choose another"
     b" name or open it as what it is"
@@ -928,6 +1102,7 @@ cdef const char *ADVICE_NO_SUCH_ADDRESS = b"the kernel takes no such address on 
 cdef const char *ADVICE_NO_INTERFACE = b"there is no such interface; see `tuntap list`"
 cdef const char *ADVICE_NO_TUN = b"it is neither a TUN nor a TAP"
 cdef const char *ADVICE_NO_ROOM = b"the buffer is smaller than the header in front of the packet, which is lost"
+cdef const char *ADVICE_BAD_HEADER = b"the packet does not fit its virtio-net header and is lost; go on with the next"
 cdef const char *ADVICE_FAMILY_OFF = (
     b"this address family is switched off on the interface (net.ipv6.conf.*.disable_ipv6)"
 )
@@ -961,11 +1136,26 @@ cdef int os_meaning(int path, int error, const char *failed, const char **advice
     if strcmp(failed, b"netlink(RTM_DELLINK)") == 0 and error == EOPNOTSUPP:
         advice[0] = ADVICE_NO_TUN
         return MEANS_UNSUPPORTED
+    if error == EBADMSG:
+        advice[0] = ADVICE_BAD_HEADER
+        return MEANS_PACKET
     if path == PATH_RECV and error == EINVAL:
         advice[0] = ADVICE_NO_ROOM
         return MEANS_PACKET
-    if path == PATH_CONTROL and strcmp(failed, b"IFF_VNET_HDR") == 0:
-        advice[0] = ADVICE_VNET_HDR
+    if failed == OTHER_FLAGS:
+        advice[0] = ADVICE_OTHER_FLAGS
+        return MEANS_BUSY
+    if failed == BOTH_HEADERS:
+        advice[0] = ADVICE_BOTH_HEADERS
+        return MEANS_UNSUPPORTED
+    if error == E2BIG:
+        advice[0] = ADVICE_TOO_MANY
+        return MEANS_BUSY
+    if error == EUNATCH:
+        advice[0] = ADVICE_DETACHED
+        return MEANS_LINK_DOWN
+    if path == PATH_CONTROL and strcmp(failed, b"ioctl(TUNSETQUEUE)") == 0 and error == EINVAL:
+        advice[0] = ADVICE_ONE_QUEUE
         return MEANS_UNSUPPORTED
     if path == PATH_CONTROL and strcmp(failed, b"ioctl(TUNSETIFF)") == 0 and error == EINVAL:
         advice[0] = ADVICE_OTHER_KIND

@@ -36,6 +36,15 @@ cdef enum:
 cdef enum:
     OPEN_EXCLUSIVE = 1        # fail if the interface exists
     OPEN_PACKET_INFORMATION = 2   # keep the 4-byte header of the OS in front of each packet
+    OPEN_VIRTIO_HEADER = 4    # FRAMING_VIRTIO both ways
+    OPEN_MULTI_QUEUE = 8      # further queues may be opened (os_open_queue)
+
+# Super-packets and unfinished checksums that the OS hands over: bits of SETTING_OFFLOAD.
+cdef enum:
+    OFFLOAD_CHECKSUM = 1
+    OFFLOAD_TCP4 = 2
+    OFFLOAD_TCP6 = 4
+    OFFLOAD_UDP = 8
 
 cdef enum:
     INTERFACES_MAX = 4096     # most names os_interfaces is asked for
@@ -54,7 +63,9 @@ cdef enum:
     SETTING_QUIET = 9         # the OS makes no link-local address and sends nothing by itself
     SETTING_PACKET_INFORMATION = 10   # read only
     SETTING_LAYER = 11        # read only: Layer
-    SETTINGS = 12
+    SETTING_OFFLOAD = 12      # Offload bits; what the OS does not offer is left out, and reads as 0
+    SETTING_ATTACHED = 13     # whether this queue takes part; the others carry its packets if not
+    SETTINGS = 14
 
 # What this OS can do at all: bit numbers of os_capabilities, beside the settings above.
 cdef enum:
@@ -68,6 +79,7 @@ cdef enum:
     CAN_PEER_ADDRESS = 23
     CAN_STATISTICS = 24
     CAN_METRIC = 25
+    CAN_MULTI_QUEUE = 26
 
 # What the kernel's driver offers: bit numbers of os_features.
 cdef enum:
@@ -110,6 +122,9 @@ cdef struct Handle:
     char name[16]             # the interface an io-less handle (os_inspect) is about
     int layer
     int framing[2]            # Framing of PATH_RECV and PATH_SEND
+    int header_size           # bytes of the virtio-net header; what is behind its first ten is zero
+    int offload               # Offload bits in use
+    int detached              # SETTING_ATTACHED was set to 0
     int owned                 # os_close closes `io` only if set
     int mode                  # a core's own: how `io` is read and written
     int prefix                # bytes the OS puts in front of a packet and the core hides
@@ -122,11 +137,17 @@ cdef struct SlotView:
     uint8_t *data
     uint8_t *limit            # end of the memory that may be written behind the last slot
     int32_t *lengths
+    uint8_t *headers          # a virtio-net header of VIRTIO_HEADER_SIZE bytes for each slot, or NULL
     int32_t *cut              # indices of packets that did not fit their slot
     int32_t cuts              # how many there are
     int32_t capacity
     int32_t slot_size
     intptr_t stride
+
+# One of the pieces of memory that a packet comes from or goes to, as struct iovec.
+cdef struct Part:
+    void *base
+    size_t size
 
 cdef struct OpenRequest:
     const char *name          # "" lets the OS choose; a pattern such as "tun%d" is completed
@@ -148,6 +169,8 @@ cdef struct Address:
 
 # Life.  os_open, os_adopt and os_inspect fill a handle; after a failure nothing is left open.
 cdef int os_open(Handle *handle, const OpenRequest *request) noexcept nogil
+# One more queue of the interface that `of` has a queue of, opened in the same way.
+cdef int os_open_queue(Handle *handle, Handle *of) noexcept nogil
 cdef int os_adopt(Handle *handle, intptr_t io) noexcept nogil     # borrows it, flags untouched
 cdef void os_own(Handle *handle) noexcept nogil                   # an adopted `io` is ours from now on
 cdef int os_inspect(Handle *handle, const char *name) noexcept nogil    # configuration, no packets
@@ -157,6 +180,10 @@ cdef void os_close(Handle *handle) noexcept nogil
 # return how many packets moved; `error` gets the errno that stopped them (0: full or would block).
 cdef int os_recv(Handle *handle, SlotView *slots, int start, int stop, int *error) noexcept nogil
 cdef int os_send(Handle *handle, SlotView *slots, int start, int stop, int *error) noexcept nogil
+
+# One packet with whatever the framing puts in front of it, bytes or -errno; -EAGAIN would wait.
+cdef intptr_t os_recv_parts(Handle *handle, Part *parts, int count) noexcept nogil
+cdef intptr_t os_send_parts(Handle *handle, Part *parts, int count) noexcept nogil
 
 # Waiting.  os_wait returns 1 when `path` is ready or broken or the handle was woken, 0 after
 # timeout_ns (-1: never), -EINTR after a signal.  A wake-up stays until os_unwake takes it back;
@@ -197,4 +224,15 @@ cdef inline void handle_clear(Handle *handle) noexcept nogil:
     handle.layer = LAYER_UNKNOWN
     handle.framing[PATH_RECV] = handle.framing[PATH_SEND] = FRAMING_NONE
     handle.owned = handle.mode = handle.prefix = handle.packet_information = handle.created = 0
+    handle.header_size = handle.offload = handle.detached = 0
     handle.realm = 0
+
+
+cdef inline void slot_fill(SlotView *slots, int slot, intptr_t size) noexcept nogil:
+    """Note that a packet of `size` bytes went to a slot, which has as much of it as it holds."""
+    if size > slots.slot_size:
+        size = slots.slot_size
+        if slots.cuts < slots.capacity:     # two devices may be told to fill one batch at once
+            slots.cut[slots.cuts] = slot
+            slots.cuts += 1
+    slots.lengths[slot] = <int32_t> size

@@ -2,7 +2,7 @@
 
 This is also the file to copy when a new OS is added.
 """
-from libc.errno cimport EBADF, EINVAL, EMSGSIZE, ENODEV, EOPNOTSUPP
+from libc.errno cimport EBADF, EBADMSG, EINVAL, EMSGSIZE, ENODEV, EOPNOTSUPP
 from libc.stdint cimport int64_t, intptr_t, uint8_t, uint32_t, uint64_t
 
 from tuntap._os.native cimport *
@@ -15,6 +15,11 @@ cdef int unsupported(Handle *handle) noexcept nogil:
 
 
 cdef int os_open(Handle *handle, const OpenRequest *request) noexcept nogil:
+    handle_clear(handle)
+    return unsupported(handle)
+
+
+cdef int os_open_queue(Handle *handle, Handle *of) noexcept nogil:
     handle_clear(handle)
     return unsupported(handle)
 
@@ -57,6 +62,14 @@ cdef int os_recv(Handle *handle, SlotView *slots, int start, int stop, int *erro
 
 cdef int os_send(Handle *handle, SlotView *slots, int start, int stop, int *error) noexcept nogil:
     return posix_send(handle, slots, start, stop, NULL, NULL, error)
+
+
+cdef intptr_t os_recv_parts(Handle *handle, Part *parts, int count) noexcept nogil:
+    return posix_recv_parts(handle, parts, count)
+
+
+cdef intptr_t os_send_parts(Handle *handle, Part *parts, int count) noexcept nogil:
+    return posix_send_parts(handle, parts, count)
 
 
 cdef int os_wait(Handle *handle, int path, int64_t timeout_ns) noexcept nogil:
@@ -152,6 +165,6 @@ cdef int os_meaning(int path, int error, const char *failed, const char **advice
     if error == EOPNOTSUPP:
         advice[0] = b"this operating system has no core yet: adopt a descriptor with from_fd()"
         return MEANS_UNSUPPORTED
-    if path == PATH_SEND and error in (EINVAL, EMSGSIZE):
+    if error == EBADMSG or path == PATH_SEND and error in (EINVAL, EMSGSIZE):
         return MEANS_PACKET
     return MEANS_OTHER

@@ -4,7 +4,8 @@ from libc.stdint cimport int32_t, int64_t, intptr_t, uint8_t
 from libc.string cimport memset
 
 from tuntap._os.native cimport (
-    LAYER_UNKNOWN, PATH_CONTROL, PATH_RECV, PATH_SEND, Handle, SlotView,
+    LAYER_UNKNOWN, PATH_CONTROL, PATH_RECV, PATH_SEND, Handle, Part, SlotView,
+    slot_fill,
 )
 
 cdef extern from "<fcntl.h>" nogil:
@@ -50,6 +51,11 @@ cdef extern from "<sys/uio.h>" nogil:
 
 cdef extern from *:
     """
+    /* A Part of the contract is handed to the system as the iovec it is. */
+    #include <stddef.h>
+    #define TUNTAP_SAME_AS_PART offsetof(struct iovec, iov_base) == 0 \\
+        && offsetof(struct iovec, iov_len) == sizeof(void *) && sizeof(struct iovec) == 2 * sizeof(void *)
+    typedef char tuntap_iovec_is_part[TUNTAP_SAME_AS_PART ? 1 : -1];
     #if defined(MSG_NOSIGNAL)
     #define TUNTAP_NOSIGNAL MSG_NOSIGNAL
     #else
@@ -267,7 +273,6 @@ cdef inline ssize_t write_packet(Handle *handle, uint8_t *packet, size_t size, c
 cdef inline int posix_recv(Handle *handle, SlotView *slots, int start, int stop, int *error) noexcept nogil:
     """os_recv by one read per packet."""
     cdef int i = start
-    cdef int32_t cuts
     cdef ssize_t size
     error[0] = 0
     while i < stop:
@@ -282,13 +287,7 @@ cdef inline int posix_recv(Handle *handle, SlotView *slots, int start, int stop,
             elif size != -EAGAIN:
                 error[0] = <int> -size
             break
-        if size > slots.slot_size:
-            size = slots.slot_size
-            cuts = slots.cuts
-            if cuts < slots.capacity:     # two devices may be told to fill one batch at once
-                slots.cut[cuts] = i
-                slots.cuts = cuts + 1
-        slots.lengths[i] = <int32_t> size
+        slot_fill(slots, i, size)
         i += 1
     return i - start
 
@@ -319,3 +318,21 @@ cdef inline int posix_send(
             break
         i += 1
     return i - start
+
+
+cdef inline intptr_t posix_recv_parts(Handle *handle, Part *parts, int count) noexcept nogil:
+    """os_recv_parts by one readv."""
+    cdef ssize_t size = read_parts(handle, <iovec *> parts, count)
+    while size == -EINTR:
+        size = read_parts(handle, <iovec *> parts, count)
+    if size == 0:
+        return -EAGAIN if handle.mode == MODE_SOCKET else -ENODEV
+    return size
+
+
+cdef inline intptr_t posix_send_parts(Handle *handle, Part *parts, int count) noexcept nogil:
+    """os_send_parts by one writev."""
+    cdef ssize_t size = write_parts(handle, <iovec *> parts, count)
+    while size == -EINTR:
+        size = write_parts(handle, <iovec *> parts, count)
+    return size

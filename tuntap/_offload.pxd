@@ -1,0 +1,51 @@
+"""Packets of a queue with virtio-net headers: what is read is split, what is written is coalesced."""
+from libc.stdint cimport uint8_t, uint32_t
+
+from tuntap._kernels.gro cimport GRO_HEADERS_MAX, WINDOW, Window
+from tuntap._kernels.gso cimport Split
+from tuntap._os.native cimport Handle, Part, SlotView
+
+cdef enum:
+    LARGEST_PACKET = 65535
+    LARGEST_HEADER = 64           # bytes of a virtio-net header, with what other programs made it
+    INBOX_SIZE = 65536 + 128      # a packet, its Ethernet header, and room to see a cut
+    DIRECT_MAX = 128              # segments read straight into their slots
+
+cdef struct Offload:
+    bint whole                    # batches carry super-packets as they are
+    bint trusted                  # checksums are the caller's matter: neither completed nor looked at
+    bint is_frame
+    uint32_t *types               # Offload bits of what may be written, of all queues
+    uint32_t rejected             # those that the kernel refused although it should not have
+
+    # Receive, under the lock of that path.  A super-packet that did not fit the slots waits in `inbox`.
+    Split split
+    int next
+    int segments
+    size_t expected_header        # headers and gso_size of the last super-packet
+    size_t expected_gso_size
+    int same                      # super-packets in a row that had them
+    uint8_t header[LARGEST_HEADER]
+    Part parts[DIRECT_MAX + 3]
+    uint8_t inbox[INBOX_SIZE]
+
+    # Send, under the lock of that path.
+    Window window
+    const uint8_t *slots          # of a batch that is not sent to its end; NULL if none
+    int resume                    # the slot where it goes on
+    int base                      # slot of the first packet of the window
+    int item                      # next of its items
+    int sent                      # of a super-packet that the kernel refused, segments that went
+    uint8_t headers[LARGEST_HEADER + GRO_HEADERS_MAX]
+    Part pieces[WINDOW + 1]
+    uint8_t outbox[INBOX_SIZE]
+
+cdef void offload_begin(
+    Offload *offload, const Handle *handle, uint32_t *types, bint whole, bint trusted,
+) noexcept nogil
+
+# As os_recv and os_send; `again` says that this is the same call as before, which had to wait.
+cdef int offload_recv(Offload *offload, Handle *handle, SlotView *slots, int stop, int *error) noexcept nogil
+cdef int offload_send(
+    Offload *offload, Handle *handle, SlotView *slots, int start, int stop, bint again, int *error,
+) noexcept nogil

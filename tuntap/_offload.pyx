@@ -1,0 +1,369 @@
+"""The way of a packet through a queue with virtio-net headers.
+
+Receiving, the segments of a super-packet are read straight into their slots when the headers and the
+segment size of the last ones tell where they will be; else through `inbox`, copied and summed in one
+pass.  Sending, a super-packet is written from the slots its packets are in, behind headers of its own.
+"""
+from libc.errno cimport EAGAIN, EBADMSG, EINVAL, EIO
+from libc.stdint cimport int32_t, intptr_t, uint8_t, uint32_t
+from libc.string cimport memcpy, memset
+
+from tuntap._kernels.cursor cimport Cursor, cursor_set
+from tuntap._kernels.gro cimport GRO_TCPV4, GRO_TCPV6, GRO_UDP, Item, gro_add, gro_begin, gro_headers
+from tuntap._kernels.gso cimport gso_begin, gso_complete, gso_size, gso_write, gso_write_header
+from tuntap._kernels.virtio cimport (
+    VIRTIO_GSO_ECN, VIRTIO_GSO_TCPV4, VIRTIO_GSO_TCPV6, VIRTIO_GSO_UDP_L4, VIRTIO_HEADER_SIZE,
+    VirtioHeader, virtio_decode, virtio_encode,
+)
+from tuntap._os.native cimport (
+    LAYER_TAP, OFFLOAD_TCP4, OFFLOAD_TCP6, OFFLOAD_UDP, Handle, SlotView, os_recv_parts, os_send_parts,
+    slot_fill,
+)
+
+if (GRO_TCPV4, GRO_TCPV6, GRO_UDP) != (OFFLOAD_TCP4, OFFLOAD_TCP6, OFFLOAD_UDP):
+    raise AssertionError("the contract and the kernel number the offloads differently")
+
+
+cdef void offload_begin(
+    Offload *offload, const Handle *handle, uint32_t *types, bint whole, bint trusted,
+) noexcept nogil:
+    offload.whole = whole
+    offload.trusted = trusted
+    offload.is_frame = handle.layer == LAYER_TAP
+    offload.types = types
+    offload.rejected = 0
+    offload.next = offload.segments = offload.same = 0
+    offload.slots = NULL
+    offload.sent = 0
+
+
+# --- receive ---
+
+cdef inline uint8_t *slot_at(const SlotView *slots, int slot) noexcept nogil:
+    return slots.data + slot * slots.stride
+
+
+cdef int offload_recv(Offload *offload, Handle *handle, SlotView *slots, int stop, int *error) noexcept nogil:
+    cdef int filled = deliver(offload, slots, 0, stop)
+    cdef int result
+    error[0] = 0
+    while filled < stop:
+        result = receive_next(offload, handle, slots, filled, stop)
+        if result <= 0:
+            if result != -EAGAIN:
+                error[0] = -result
+            break
+        filled += result
+    return filled
+
+
+cdef int deliver(Offload *offload, SlotView *slots, int slot, int stop) noexcept nogil:
+    """Copy segments of the super-packet in `inbox` to slots; how many."""
+    cdef int first = slot
+    cdef Cursor target
+    while offload.next < offload.segments and slot < stop:
+        cursor_set(&target, slot_at(slots, slot), slots.slot_size)
+        gso_write(&offload.split, offload.next, &target)
+        slot_fill(slots, slot, gso_size(&offload.split, offload.next))
+        clear_header(slots, slot)
+        offload.next += 1
+        slot += 1
+    return slot - first
+
+
+cdef inline void clear_header(SlotView *slots, int slot) noexcept nogil:
+    if slots.headers != NULL:
+        memset(slots.headers + slot * VIRTIO_HEADER_SIZE, 0, VIRTIO_HEADER_SIZE)
+
+
+cdef int plan(Offload *offload, SlotView *slots, int slot, int stop, int *direct) noexcept nogil:
+    """Where the next read goes: how many parts, 0 to wait for more slots; segments that go to theirs."""
+    cdef size_t header = offload.expected_header
+    cdef size_t size = offload.expected_gso_size
+    cdef size_t placed = slots.slot_size
+    cdef int needed
+    cdef int i
+    cdef int parts = 2
+    direct[0] = 0
+    offload.parts[1].base = slot_at(slots, slot)
+    offload.parts[1].size = slots.slot_size
+    if offload.same and not (offload.whole and slots.headers != NULL) and header + size <= <size_t> slots.slot_size:
+        needed = <int> ((LARGEST_PACKET - header) / size + 1)
+        if needed <= min(stop, <int> DIRECT_MAX):
+            if slot + needed > stop:
+                return 0              # the next call has the slots to read it without a copy
+            direct[0] = needed
+            placed = header + size
+            offload.parts[1].size = placed
+            for i in range(1, needed):
+                offload.parts[parts].base = slot_at(slots, slot + i) + header
+                offload.parts[parts].size = size
+                parts += 1
+            placed += size * (needed - 1)
+    if placed < INBOX_SIZE:
+        offload.parts[parts].base = offload.inbox + placed
+        offload.parts[parts].size = INBOX_SIZE - placed
+        parts += 1
+    return parts
+
+
+cdef void gather(Offload *offload, int parts, size_t size) noexcept nogil:
+    """Bring a packet together in `inbox`, where its last part is already."""
+    cdef size_t placed = 0
+    cdef size_t part
+    cdef int i
+    for i in range(1, parts):
+        if placed >= size or offload.parts[i].base == offload.inbox + placed:
+            return
+        part = min(offload.parts[i].size, size - placed)
+        memcpy(offload.inbox + placed, offload.parts[i].base, part)
+        placed += part
+
+
+cdef inline bint is_expected(const Offload *offload) noexcept nogil:
+    """Whether a super-packet is laid out as the one before."""
+    return (
+        offload.split.header == offload.expected_header and offload.split.gso_size == offload.expected_gso_size
+    )
+
+
+cdef int receive_next(Offload *offload, Handle *handle, SlotView *slots, int slot, int stop) noexcept nogil:
+    """One read: slots filled; 0 or -EAGAIN for nothing more now; -errno."""
+    cdef VirtioHeader header
+    cdef Cursor packet
+    cdef Cursor target
+    cdef int direct
+    cdef int segments
+    cdef int i
+    cdef size_t in_place
+    cdef intptr_t size
+    cdef int parts = plan(offload, slots, slot, stop, &direct)
+    if parts == 0:
+        return 0
+    offload.parts[0].base = offload.header
+    offload.parts[0].size = handle.header_size
+    size = os_recv_parts(handle, offload.parts, parts)
+    if size < 0:
+        return <int> size
+    size -= handle.header_size
+    if size < 1 or size > INBOX_SIZE:
+        return -EBADMSG
+    if offload.whole and slots.headers != NULL:
+        memcpy(slots.headers + slot * VIRTIO_HEADER_SIZE, offload.header, VIRTIO_HEADER_SIZE)
+        slot_fill(slots, slot, size)
+        return 1
+
+    cursor_set(&packet, offload.header, VIRTIO_HEADER_SIZE)
+    virtio_decode(&packet, &header)
+    in_place = min(<size_t> size, offload.parts[1].size)
+    cursor_set(&packet, slot_at(slots, slot), in_place)
+    segments = gso_begin(&offload.split, &packet, size, &header, offload.is_frame, not offload.trusted)
+    if segments > 0:
+        if segments <= direct and is_expected(offload):
+            for i in range(segments - 1, -1, -1):      # the first has the headers of all
+                cursor_set(&target, slot_at(slots, slot + i), slots.slot_size)
+                gso_write_header(&offload.split, i, &target)
+                slots.lengths[slot + i] = <int32_t> gso_size(&offload.split, i)
+                clear_header(slots, slot + i)
+            return segments
+    elif segments == 0 and <size_t> size == in_place:
+        if not offload.trusted and gso_complete(&packet, &header) < 0:
+            return -EBADMSG
+        slot_fill(slots, slot, size)
+        clear_header(slots, slot)
+        return 1
+
+    gather(offload, parts, size)
+    cursor_set(&packet, offload.inbox, size)
+    segments = gso_begin(&offload.split, &packet, size, &header, offload.is_frame, not offload.trusted)
+    if segments > 0:
+        offload.same = is_expected(offload)
+        offload.expected_header = offload.split.header
+        offload.expected_gso_size = offload.split.gso_size
+        offload.segments = segments
+        offload.next = 0
+        return deliver(offload, slots, slot, stop)
+    if segments < 0 or not offload.trusted and gso_complete(&packet, &header) < 0:
+        return -EBADMSG
+    memcpy(slot_at(slots, slot), offload.inbox, min(size, <intptr_t> slots.slot_size))
+    slot_fill(slots, slot, size)
+    clear_header(slots, slot)
+    return 1
+
+
+# --- send ---
+
+cdef int offload_send(
+    Offload *offload, Handle *handle, SlotView *slots, int start, int stop, bint again, int *error,
+) noexcept nogil:
+    cdef int at = start
+    cdef int result = 0
+    error[0] = 0
+    if not again or offload.slots != slots.data or offload.resume != start:
+        offload.slots = NULL
+        offload.sent = 0
+    if offload.whole and slots.headers != NULL:
+        while at < stop and result == 0:
+            result = send_whole(offload, handle, slots, at)
+            at += result == 0
+        offload.slots = slots.data
+    else:
+        while at < stop and result == 0:
+            result = 0 if offload.slots != NULL else look(offload, slots, at, stop)
+            while result == 0 and offload.item < offload.window.items:
+                result = send_item(offload, handle, slots, &offload.window.item[offload.item])
+                offload.item += result == 0
+            if offload.slots != NULL:
+                at = offload.base + offload.window.packets
+                if result < 0:
+                    # Whatever is before this one went; of other flows, perhaps some behind it.
+                    at = offload.base + offload.window.item[offload.item].first
+            if result != -EAGAIN:
+                offload.slots = NULL
+    if result < 0 and result != -EAGAIN:
+        error[0] = -result
+    offload.resume = at
+    return at - start
+
+
+cdef int look(Offload *offload, SlotView *slots, int start, int stop) noexcept nogil:
+    """Find out what of the next packets can be merged."""
+    cdef int32_t length
+    cdef int at = start
+    gro_begin(&offload.window, offload.types[0], offload.is_frame, offload.trusted, True)
+    while at < stop:
+        # Another thread owns the array too: read once.
+        length = (<volatile int32_t *> slots.lengths)[at]
+        if length < 1 or length > slots.slot_size:
+            if at == start:
+                return -EINVAL
+            break
+        if gro_add(&offload.window, slot_at(slots, at), length) < 0:
+            break
+        at += 1
+    offload.slots = slots.data
+    offload.base = start
+    offload.item = 0
+    return 0
+
+
+cdef int write_packet(
+    Offload *offload, Handle *handle, const VirtioHeader *header, size_t size, int pieces,
+) noexcept nogil:
+    """Write the virtio-net header, `size` bytes of packet headers behind it, and the pieces; 0 or -errno."""
+    cdef Cursor target
+    cdef intptr_t result
+    memset(offload.headers, 0, handle.header_size)
+    cursor_set(&target, offload.headers, VIRTIO_HEADER_SIZE)
+    virtio_encode(&target, header)
+    offload.pieces[0].base = offload.headers
+    offload.pieces[0].size = handle.header_size + size
+    result = os_send_parts(handle, offload.pieces, 1 + pieces)
+    return <int> result if result < 0 else 0
+
+
+cdef int send_item(Offload *offload, Handle *handle, SlotView *slots, Item *item) noexcept nogil:
+    """Write one item: super-packet or packet."""
+    cdef VirtioHeader header
+    cdef Cursor target
+    cdef Item single
+    cdef size_t size
+    cdef size_t left
+    cdef int pieces = 0
+    cdef int packet = item.first
+    cdef int result
+    if not offload.sent:
+        cursor_set(&target, offload.headers + handle.header_size, GRO_HEADERS_MAX)
+        size = gro_headers(&offload.window, item, &header, &target)
+        left = item.size - size
+        while packet >= 0:
+            offload.pieces[pieces + 1].base = slot_at(slots, offload.base + packet) + size
+            offload.pieces[pieces + 1].size = min(left, <size_t> item.gso_size) if item.count > 1 else left
+            left -= offload.pieces[pieces + 1].size
+            pieces += 1
+            packet = offload.window.next[packet]
+        result = write_packet(offload, handle, &header, size, pieces)
+        if item.count == 1 or result not in (-EINVAL, -EIO):
+            return result
+    # Refused: its packets one by one, each as if nothing had been merged.
+    while item.count:
+        single = item[0]
+        single.count = 1
+        single.packet = slot_at(slots, offload.base + item.first)
+        left = item.size - item.payload
+        single.size = single.first_size = <uint32_t> (item.payload + min(left, <size_t> item.gso_size))
+        cursor_set(&target, offload.headers + handle.header_size, GRO_HEADERS_MAX)
+        size = gro_headers(&offload.window, &single, &header, &target)
+        offload.pieces[1].base = <void *> (single.packet + size)
+        offload.pieces[1].size = single.size - size
+        result = write_packet(offload, handle, &header, size, 1)
+        if result < 0:
+            return result
+        reject(offload, item.type)
+        offload.sent = 1
+        item.size -= single.size - item.payload
+        item.count -= 1
+        item.first = offload.window.next[item.first]
+    offload.sent = 0
+    return 0
+
+
+cdef inline void reject(Offload *offload, uint32_t type) noexcept nogil:
+    """The kernel took a segment of what it did not take whole: no more super-packets of this type."""
+    offload.rejected |= type & offload.types[0]
+    offload.types[0] &= ~type
+
+
+cdef int send_whole(Offload *offload, Handle *handle, SlotView *slots, int slot) noexcept nogil:
+    """Write a packet with the header the caller gave it, split if the kernel does not take it whole."""
+    cdef int32_t length = (<volatile int32_t *> slots.lengths)[slot]
+    cdef VirtioHeader header
+    cdef VirtioHeader plain
+    cdef Split split
+    cdef Cursor packet
+    cdef uint32_t type
+    cdef int segments
+    cdef int result
+    if length < 1 or length > slots.slot_size:
+        return -EINVAL
+    cursor_set(&packet, slots.headers + slot * VIRTIO_HEADER_SIZE, VIRTIO_HEADER_SIZE)
+    memset(&header, 0, sizeof(header))
+    virtio_decode(&packet, &header)
+    type = type_of(&header)
+    offload.pieces[1].base = slot_at(slots, slot)
+    offload.pieces[1].size = length
+    if type == 0 or not offload.sent and type & offload.types[0]:
+        result = write_packet(offload, handle, &header, 0, 1)
+        if type == 0 or result not in (-EINVAL, -EIO):
+            return result
+    cursor_set(&packet, slot_at(slots, slot), length)
+    segments = gso_begin(&split, &packet, length, &header, offload.is_frame, True)
+    if segments <= 0:
+        return -EINVAL
+    memset(&plain, 0, sizeof(plain))
+    while offload.sent < segments:
+        cursor_set(&packet, offload.outbox, INBOX_SIZE)
+        gso_write(&split, offload.sent, &packet)
+        offload.pieces[1].base = offload.outbox
+        offload.pieces[1].size = gso_size(&split, offload.sent)
+        result = write_packet(offload, handle, &plain, 0, 1)
+        if result < 0:
+            if result != -EAGAIN:
+                offload.sent = 0
+            return result
+        reject(offload, type)
+        offload.sent += 1
+    offload.sent = 0
+    return 0
+
+
+cdef uint32_t type_of(const VirtioHeader *header) noexcept nogil:
+    """What kind of super-packet a header speaks of, 0 for none."""
+    cdef uint8_t kind = header.gso_type & <uint8_t> ~VIRTIO_GSO_ECN
+    if kind == VIRTIO_GSO_TCPV4:
+        return GRO_TCPV4
+    if kind == VIRTIO_GSO_TCPV6:
+        return GRO_TCPV6
+    if kind == VIRTIO_GSO_UDP_L4:
+        return GRO_UDP
+    return 0
