@@ -58,7 +58,9 @@ def wait_for_local_route(address):
     """The kernel's work queue inserts it, milliseconds after an IPv6 address: before that, input is lost."""
     wanted = ipaddress.ip_address(address).packed.hex() + " 80 "
     deadline = time.monotonic() + 5
-    while not any(line.startswith(wanted) for line in Path("/proc/net/ipv6_route").read_text().splitlines()):
+    while not any(
+        line.startswith(wanted) for line in Path("/proc/thread-self/net/ipv6_route").read_text().splitlines()
+    ):
         assert time.monotonic() < deadline, f"no local route for {address}"
         time.sleep(0.001)
 
