@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-SOURCES := setup.py pyproject.toml $(wildcard tuntap/*.pyx tuntap/*.pxd tuntap/_*/*.pyx tuntap/_*/*.pxd)
+SOURCES := setup.py pyproject.toml $(wildcard tuntap/*.pyx tuntap/*.pxd tuntap/_*/*.pyx tuntap/_*/*.pxd tuntap/_*/*.h)
 
 .PHONY: help demo test bench lint cross sanitize pythons programs clean
 

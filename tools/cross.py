@@ -43,7 +43,7 @@ def python_headers(folder: Path, target: str) -> list[str]:
     multiarch = folder / target / f"{target}/{version}"  # where Debian's wrapper looks for it
     multiarch.mkdir(parents=True, exist_ok=True)
     shutil.copy(sysconfig.get_config_h_filename(), multiarch / "pyconfig.h")
-    return [f"-I{folder / target}", f"-I{sysconfig.get_paths()['include']}"]
+    return [f"-I{ROOT / 'tuntap/_kernels'}", f"-I{folder / target}", f"-I{sysconfig.get_paths()['include']}"]
 
 
 def compile_for(target: str, source: Path, folder: Path) -> bool:
