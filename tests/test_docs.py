@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 import tuntap
-from tuntap import cli
+from tuntap import cli, testing
 
 README = Path(__file__).parent.parent / "README.md"
+OFFLOAD = README.parent / "docs" / "offload.md"
 
 
 def test_the_first_example_runs(net):
@@ -40,6 +41,16 @@ def test_the_first_example_runs(net):
 def test_each_command_of_the_readme_exists(command, capsys):
     assert cli.main([command, "--help"]) == 0
     assert command in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_the_examples_of_offload_run(net, number):
+    blocks = re.findall(r"```python\n(.*?)```", OFFLOAD.read_text(), re.DOTALL)
+    assert len(blocks) == 3
+    packet = testing.udp("10.0.2.2", "10.0.2.1", 7, 9, b"x")
+    # The router solicitation of the new interface is what it receives.
+    exec(blocks[number], {"tuntap": tuntap, "packet": packet})
+    assert tuntap.interfaces() == []
 
 
 def test_every_file_the_readme_links_to_exists():

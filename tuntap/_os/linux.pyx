@@ -374,7 +374,10 @@ cdef int os_recv(Handle *handle, SlotView *slots, int start, int stop, int *erro
 
 
 cdef int os_send(Handle *handle, SlotView *slots, int start, int stop, int *error) noexcept nogil:
-    return posix_send(handle, slots, start, stop, PI_IPV4, PI_IPV6, error)
+    cdef int moved = posix_send(handle, slots, start, stop, PI_IPV4, PI_IPV6, error)
+    if handle.detached and error[0] == EIO:
+        error[0] = EUNATCH            # not down: it is this queue that takes nothing
+    return moved
 
 
 cdef intptr_t os_recv_parts(Handle *handle, Part *parts, int count) noexcept nogil:
@@ -382,7 +385,8 @@ cdef intptr_t os_recv_parts(Handle *handle, Part *parts, int count) noexcept nog
 
 
 cdef intptr_t os_send_parts(Handle *handle, Part *parts, int count) noexcept nogil:
-    return posix_send_parts(handle, parts, count)
+    cdef intptr_t size = posix_send_parts(handle, parts, count)
+    return -EUNATCH if handle.detached and size == -EIO else size
 
 
 cdef int os_wait(Handle *handle, int path, int64_t timeout_ns) noexcept nogil:

@@ -1,0 +1,120 @@
+"""Packets from one TUN to another, in Python: with tuntap, with os.read and os.write, with python-pytun.
+
+    relay.py MODE NETNS NETNS NAME
+
+opens an interface of that name in each network namespace, says "ready" and relays until it is killed.
+The modes of tuntap: plain, offload (super-packets split and coalesced again), superpackets (passed
+whole), queues (offload through two queues) and unchecked (offload without checksums).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Callable
+
+BATCH = 128  # packets; as many as the peers take
+SUPER_PACKETS = 8
+READ_SIZE = 2048
+TUNTAP = {
+    "plain": {},
+    "offload": {"offload": True},
+    "superpackets": {"offload": "superpackets"},
+    "queues": {"offload": True, "queues": 2},
+    "unchecked": {"offload": True, "checksums": False},
+}
+
+
+def tuntap_relay(mode: str, spaces: list[str], name: str) -> list[Callable[[], None]]:
+    import tuntap
+
+    settings = TUNTAP[mode]
+    a, b = (tuntap.Tun(name, netns=space, up=False, **settings) for space in spaces)
+    capacity = SUPER_PACKETS if mode == "superpackets" else BATCH
+
+    def relay(source: tuntap.Tun, sink: tuntap.Tun) -> Callable[[], None]:
+        def run() -> None:
+            batch = source.batch(capacity)
+            receive, send = source.recv_batch, sink.send_batch
+            while True:
+                receive(batch)
+                send(batch)
+
+        return run
+
+    pairs = list(zip(a.queues, b.queues, strict=True))
+    return [relay(*pair) for pair in pairs] + [relay(*pair[::-1]) for pair in pairs]
+
+
+def os_relay(spaces: list[str], name: str) -> list[Callable[[], None]]:
+    from tuntap import Tun
+
+    # Adopting would not change what is measured: os.read and os.write on a blocking descriptor.
+    devices = [Tun(name, netns=space, up=False) for space in spaces]
+    fds = [device.fileno() for device in devices]
+    for fd in fds:
+        os.set_blocking(fd, True)
+
+    def relay(source: int, sink: int) -> Callable[[], None]:
+        def run() -> None:
+            assert devices
+            read, write = os.read, os.write
+            while True:
+                write(sink, read(source, READ_SIZE))
+
+        return run
+
+    return [relay(*fds), relay(*fds[::-1])]
+
+
+def pytun_relay(spaces: list[str], name: str) -> list[Callable[[], None]]:
+    import ctypes
+
+    import pytun
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    devices = []
+    for space in spaces:
+        with open(space) as opened:
+            if libc.setns(opened.fileno(), 0x40000000):  # CLONE_NEWNET
+                raise OSError(ctypes.get_errno(), "setns")
+        devices.append(pytun.TunTapDevice(name, pytun.IFF_TUN | pytun.IFF_NO_PI))
+
+    def relay(source: pytun.TunTapDevice, sink: pytun.TunTapDevice) -> Callable[[], None]:
+        def run() -> None:
+            read, write = source.read, sink.write
+            while True:
+                write(read(READ_SIZE))
+
+        return run
+
+    return [relay(*devices), relay(*devices[::-1])]
+
+
+def main() -> None:
+    mode, *spaces, name = sys.argv[1:]
+    if mode == "os":
+        relays = os_relay(spaces, name)
+    elif mode == "pytun":
+        relays = pytun_relay(spaces, name)
+    else:
+        relays = tuntap_relay(mode, spaces, name)
+
+    def run(relay: Callable[[], None]) -> None:
+        try:
+            relay()
+        except BaseException as error:
+            print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
+            os._exit(1)
+
+    threads = [threading.Thread(target=run, args=[relay], daemon=True) for relay in relays]
+    for thread in threads:
+        thread.start()
+    print("ready", flush=True)
+    for thread in threads:
+        thread.join()
+
+
+if __name__ == "__main__":
+    main()
