@@ -12,7 +12,7 @@ import ipaddress
 import itertools
 import socket
 import struct
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from tuntap import _core
 from tuntap._batch import PacketBatch
@@ -55,12 +55,15 @@ class _Memory(Device):
     _counters: list[int]
 
     @classmethod
-    def _make(cls: type[_M], fd: int, name: str, mtu: int) -> _M:
-        device = cls.from_fd(fd)
+    def _make(
+        cls: type[_M], fd: int, name: str, mtu: int, offload: bool | Literal["superpackets"]
+    ) -> _M:  # fmt: skip
+        device = cls.from_fd(fd, offload=offload)
         number = next(_numbers)
         device._settings = {
             "index": number, "mtu": mtu, "up": 1, "carrier": 1, "tx_queue_len": 500, "persist": 0,
             "owner": -1, "group": -1, "quiet": 0, "packet_information": 0,
+            "attached": 1,
         }  # fmt: skip
         device._address_list = []
         device._counters = [0] * 8
@@ -82,7 +85,10 @@ class _Memory(Device):
 
     def _set(self, setting: str, value: int) -> None:
         self._require_open()
-        self._settings[setting] = int(value)
+        if setting in ("attached", "offload"):
+            super()._set(setting, value)
+        else:
+            self._settings[setting] = int(value)
 
     def _get_name(self) -> str:
         self._require_open()
@@ -202,7 +208,11 @@ class MemoryTap(_Memory, Tap):
 
 
 def pair(
-    kind: type[Device] = Tun, *, mtu: int = 1500, names: tuple[str, str] = ("mem0", "mem1")
+    kind: type[Device] = Tun,
+    *,
+    mtu: int = 1500,
+    names: tuple[str, str] = ("mem0", "mem1"),
+    offload: bool | Literal["superpackets"] = False,
 ) -> tuple[MemoryTun | MemoryTap, MemoryTun | MemoryTap]:
     """Two connected devices in memory: what one sends the other receives.
 
@@ -214,6 +224,8 @@ def pair(
         Of both.
     names : tuple of str, optional
         Of the one and the other.
+    offload : bool or str, optional
+        As for a real device: what one coalesces the other splits.
 
     Returns
     -------
@@ -234,8 +246,8 @@ def pair(
     try:
         for end in (one, other):
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
-        first = made._make(one.detach(), names[0], mtu)
-        return first, made._make(other.detach(), names[1], mtu)
+        first = made._make(one.detach(), names[0], mtu, offload)
+        return first, made._make(other.detach(), names[1], mtu, offload)
     finally:
         one.close()
         other.close()

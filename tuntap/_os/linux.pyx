@@ -680,6 +680,9 @@ cdef int set_offload(Handle *handle, int wanted) noexcept nogil:
     tries[1] = tries[0] & ~OFFLOAD_UDP                          # since Linux 6.2
     tries[2] = tries[0] & OFFLOAD_CHECKSUM
     tries[3] = 0
+    if handle.layer == LAYER_UNKNOWN and handle.framing[PATH_SEND] == FRAMING_VIRTIO:
+        handle.offload = tries[0]     # a socket: there is no kernel to ask
+        return 0
     for i in range(4):
         mask = TUN_F_CSUM if tries[i] else 0
         if tries[i] & OFFLOAD_TCP4:

@@ -9,7 +9,10 @@ whole), queues (offload through two queues) and unchecked (offload without check
 
 from __future__ import annotations
 
+import ctypes
+import fcntl
 import os
+import struct
 import sys
 import threading
 from collections.abc import Callable
@@ -17,6 +20,8 @@ from collections.abc import Callable
 BATCH = 128  # packets; as many as the peers take
 SUPER_PACKETS = 8
 READ_SIZE = 2048
+CLONE_NEWNET = 0x40000000  # linux/sched.h
+TUNSETIFF, IFF_TUN, IFF_NO_PI = 0x400454CA, 0x0001, 0x1000  # linux/if_tun.h
 TUNTAP = {
     "plain": {},
     "offload": {"offload": True},
@@ -48,17 +53,14 @@ def tuntap_relay(mode: str, spaces: list[str], name: str) -> list[Callable[[], N
 
 
 def os_relay(spaces: list[str], name: str) -> list[Callable[[], None]]:
-    from tuntap import Tun
-
-    # Adopting would not change what is measured: os.read and os.write on a blocking descriptor.
-    devices = [Tun(name, netns=space, up=False) for space in spaces]
-    fds = [device.fileno() for device in devices]
-    for fd in fds:
-        os.set_blocking(fd, True)
+    fds = []
+    for space in spaces:
+        enter(space)
+        fds.append(os.open("/dev/net/tun", os.O_RDWR))
+        fcntl.ioctl(fds[-1], TUNSETIFF, struct.pack("16sH22x", name.encode(), IFF_TUN | IFF_NO_PI))
 
     def relay(source: int, sink: int) -> Callable[[], None]:
         def run() -> None:
-            assert devices
             read, write = os.read, os.write
             while True:
                 write(sink, read(source, READ_SIZE))
@@ -69,16 +71,11 @@ def os_relay(spaces: list[str], name: str) -> list[Callable[[], None]]:
 
 
 def pytun_relay(spaces: list[str], name: str) -> list[Callable[[], None]]:
-    import ctypes
-
     import pytun
 
-    libc = ctypes.CDLL(None, use_errno=True)
     devices = []
     for space in spaces:
-        with open(space) as opened:
-            if libc.setns(opened.fileno(), 0x40000000):  # CLONE_NEWNET
-                raise OSError(ctypes.get_errno(), "setns")
+        enter(space)
         devices.append(pytun.TunTapDevice(name, pytun.IFF_TUN | pytun.IFF_NO_PI))
 
     def relay(source: pytun.TunTapDevice, sink: pytun.TunTapDevice) -> Callable[[], None]:
@@ -90,6 +87,14 @@ def pytun_relay(spaces: list[str], name: str) -> list[Callable[[], None]]:
         return run
 
     return [relay(*devices), relay(*devices[::-1])]
+
+
+def enter(netns: str) -> None:
+    """What os.setns does from Python 3.12 on."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    with open(netns) as space:
+        if libc.setns(space.fileno(), CLONE_NEWNET):
+            raise OSError(ctypes.get_errno(), "setns")
 
 
 def main() -> None:
