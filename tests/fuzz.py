@@ -32,6 +32,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parent / "kernels"))
 
 import build_harness
+from flows import renumbered
 
 import tuntap
 from tuntap import offload, testing
@@ -421,6 +422,134 @@ def receive_batch(rng, device, flying):
     check_guards(batch, memory)
 
 
+def flows_of(rng):
+    """Packets of a few flows, mostly such as are merged; each flow's in order."""
+    packets, position = [], [0] * 4
+    for number in range(rng.randint(1, 150)):
+        flow = rng.choice([0, 0, 0, 1, 2, 3])
+        size = rng.choice([1, 500, 1000, 1000, 1000, 1400])
+        payload = rng.randbytes(size)
+        if flow == 0:
+            packet = testing.tcp("10.0.0.1", "10.0.0.2", 1, 2, payload, seq=position[0] % 2**32)
+        elif flow == 1:
+            packet = testing.tcp("fd00::1", "fd00::2", 1, 2, payload, seq=position[1] % 2**32)
+        else:
+            ends = ("10.0.0.1", "10.0.0.2") if flow == 2 else ("fd00::1", "fd00::2")
+            packet = testing.udp(*ends, 3, 4, payload)
+        position[flow] += size
+        packets.append(renumbered(packet, number))
+    for _ in range(rng.choice([0, 0, 3])):
+        packets[rng.randrange(len(packets))] = mutated_packet(rng)[:1400] or b"E"
+    return packets
+
+
+def fuzz_offload(rng, _):
+    """What is coalesced on one end is split on the other: the same packets, each flow in order."""
+    modes = [True, "superpackets"]
+    one, other = testing.pair(tuntap.Tun, offload=rng.choice(modes))
+    with one, other:
+        for _ in range(rng.randint(1, 4)):
+            packets = [packet for packet in flows_of(rng) if packet[0] >> 4 in (4, 6)]
+            if not packets:
+                continue
+            batch, memory = guarded_batch(len(packets), 1500, rng.choice([0, 5, 64]), rng.choice([0, 64]))
+            batch.fill(packets)
+            before = memory.copy()
+            sent = 0
+            while sent < len(packets):
+                sent += one.send_batch(batch, 0, start=sent)
+            check((memory == before).all(), "send_batch wrote")
+            arrived = []
+            while True:
+                try:
+                    arrived += receive_split(rng, other)
+                except TimeoutError:
+                    break
+            check(sorted(map(without_id, arrived)) == sorted(map(without_id, packets)), "other packets")
+            for flow in set(map(flow_of, packets)):
+                ours = [without_id(packet) for packet in packets if flow_of(packet) == flow]
+                theirs = [without_id(packet) for packet in arrived if flow_of(packet) == flow]
+                check(ours == theirs, "another order", flow)
+
+
+def flow_of(packet):
+    """Protocol, addresses and ports; of what has no plain header the packet itself."""
+    if packet[0] == 0x45 and len(packet) >= 24:
+        return packet[9:10] + packet[12:24]
+    if packet[0] == 0x60 and len(packet) >= 44:
+        return packet[6:7] + packet[8:44]
+    return packet
+
+
+def receive_split(rng, device):
+    """Packets by some call, super-packets of a batch split."""
+    if rng.random() < 0.2:
+        return [device.recv(0)]
+    slot_size = rng.choice([1500, 66000]) if not device._whole else 66000
+    batch, memory = guarded_batch(
+        rng.choice([1, 2, 7, 64, 150]), slot_size, rng.choice([0, 5]), rng.choice([0, 64])
+    )
+    count = device.recv_batch(batch, 0)
+    check(1 <= count <= batch.capacity and not batch.truncated, "count", count)
+    guard = (memory.size - batch.buffer.size) // 2
+    check((memory[:guard] == GUARD).all(), "bytes in front of the batch")
+    check((memory[memory.size - guard :] == GUARD).all(), "bytes behind the batch")
+    check((batch.buffer[:, : batch.headroom] == GUARD).all(), "headroom")
+    return [part for i in range(count) for part in offload.split(batch[i], batch.headers[i])]
+
+
+def without_id(packet):
+    """A packet less what a device may change: the identification of IPv4 that may not be fragmented."""
+    if packet[0] >> 4 == 4 and len(packet) >= 12 and packet[6] & 0x40:
+        return packet[:4] + packet[6:10] + packet[12:]
+    return packet
+
+
+def fuzz_frames(rng, _):
+    """Whatever comes with a virtio-net header is a packet, or an error for that packet alone."""
+    mode = rng.choice([True, "superpackets"])
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    kind = rng.choice([tuntap.Tun, tuntap.Tap])
+    with theirs, kind.from_fd(ours.detach(), offload=mode, checksums=rng.random() < 0.8) as device:
+        for _ in range(rng.randint(1, 20)):
+            packets = [
+                renumbered(testing.tcp("10.0.0.1", "10.0.0.2", 1, 2, bytes(500), seq=i * 500), i)
+                for i in range(4)
+            ]
+            header, packet = rng.choice(offload.coalesce(packets))
+            frame = bytearray(header.tobytes() + packet)
+            for _ in range(rng.choice([0, 1, 1, 3])):
+                frame[rng.choice([rng.randrange(10), rng.randrange(60)])] = rng.randrange(256)
+            frame = rng.choice(
+                [
+                    bytes(frame),
+                    bytes(frame[: rng.randrange(1, len(frame))]),
+                    rng.randbytes(rng.randint(1, 90)),
+                ]
+            )
+            theirs.send(frame)
+            batch, memory = guarded_batch(
+                rng.choice([1, 3, 64]), rng.choice([1, 50, 600, 66000]), rng.choice([0, 5]), 64
+            )
+            try:
+                while True:
+                    count = device.recv_batch(batch, 0)
+                    check(1 <= count <= batch.capacity, "count", count)
+                    check((batch.lengths[:count] >= 1).all(), "lengths")
+                    check((batch.lengths[:count] <= batch.slot_size).all(), "lengths")
+            except (TimeoutError, tuntap.PacketError):
+                pass
+            check_guards(batch, memory)
+            batch.headers.view(np.uint8)[:] = np.frombuffer(rng.randbytes(batch.headers.nbytes), np.uint8)
+            batch.count = batch.capacity
+            batch.lengths[:] = rng.randint(1, batch.slot_size)
+            with contextlib.suppress(TimeoutError, ValueError, tuntap.PacketError):
+                device.send_batch(batch, 0)
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    theirs.recv(70000, socket.MSG_DONTWAIT)
+
+
 def fuzz_call_arguments(rng, _):
     """Arguments of the wrong kind are refused as documented, and the device goes on."""
     one, other = testing.pair(tuntap.Tap)
@@ -630,6 +759,8 @@ ALWAYS = [
     (fuzz_wrap, 20),
     (fuzz_fill, 10),
     (fuzz_transfer, 10),
+    (fuzz_offload, 10),
+    (fuzz_frames, 10),
     (fuzz_call_arguments, 10),
     (fuzz_adopt, 4),
     (fuzz_threads, 2),

@@ -609,8 +609,8 @@ def caller_of(device, name, timeout=None):
 
 class TestAfterClose:
     ANSWERS = (
-        "addresses", "broadcast", "carrier", "group", "index", "is_attached", "is_running", "is_up", "mac", "mtu", "name",
-        "owner", "persist", "stats", "tx_queue_len",
+        "addresses", "broadcast", "carrier", "group", "index", "is_attached", "is_running", "is_up", "mac",
+        "mtu", "name", "owner", "persist", "stats", "tx_queue_len",
     )  # fmt: skip
     SETTINGS = (
         ("addresses", ["10.9.0.1/24"]), ("broadcast", "10.0.0.255"), ("carrier", True), ("group", 0),
@@ -618,9 +618,10 @@ class TestAfterClose:
         ("persist", False), ("tx_queue_len", 10),
     )  # fmt: skip
     CALLS = (
-        ("add_address", "10.9.0.1/24"), ("add_queue",), ("attach",), ("batch",), ("detach",), ("down",), ("recv",), ("recv_batch", PacketBatch(1, 100)),
-        ("recv_into", bytearray(100)), ("remove_address", "10.9.0.1/24"), ("send", PACKET),
-        ("send_batch", FULL), ("set_addresses", ["10.9.0.1/24"]), ("up",),
+        ("add_address", "10.9.0.1/24"), ("add_queue",), ("attach",), ("batch",), ("detach",), ("down",),
+        ("recv",), ("recv_batch", PacketBatch(1, 100)), ("recv_into", bytearray(100)),
+        ("remove_address", "10.9.0.1/24"), ("send", PACKET), ("send_batch", FULL),
+        ("set_addresses", ["10.9.0.1/24"]), ("up",),
     )  # fmt: skip
     STILL = (
         "capabilities",

@@ -34,7 +34,7 @@ cdef void gro_begin(Window *window, uint32_t types, bint is_frame, bint trusted,
     window.is_frame = is_frame
     window.trusted = trusted
     window.renumber = renumber
-    memset(window.flow, 0xff, sizeof(window.flow))
+    forget_flows(window)
 
 
 cdef int gro_add(Window *window, const uint8_t *data, size_t size) noexcept nogil:
@@ -56,24 +56,32 @@ cdef int gro_add(Window *window, const uint8_t *data, size_t size) noexcept nogi
     item.first = item.last = <int16_t> window.packets
     window.next[window.packets] = -1
     if find_layout(&packet, window.is_frame, &layout) < 0 or layout.is_fragment:
-        memset(window.flow, 0xff, sizeof(window.flow))     # of which flow it is cannot be told
-    elif read_item(window, item, &packet, &layout):
-        place = window.flow[item.flow]
-        if place >= 0:
-            previous = &window.item[place]
-            if item.is_open and is_same_flow(previous, item) and joins(window, previous, item):
-                window.next[previous.last] = item.first
-                previous.last = item.first
-                window.packets += 1
-                return 0
-        window.flow[item.flow] = <int16_t> (window.items if item.is_open and not item.ending else -1)
+        forget_flows(window)
+    elif layout.protocol in (PROTOCOL_TCP, PROTOCOL_UDP):
+        if not read_item(window, item, &packet, &layout):
+            forget_flows(window)
+        else:
+            place = window.flow[item.flow]
+            if place >= 0:
+                previous = &window.item[place]
+                if item.is_open and is_same_flow(previous, item) and joins(window, previous, item):
+                    window.next[previous.last] = item.first
+                    previous.last = item.first
+                    window.packets += 1
+                    return 0
+            window.flow[item.flow] = <int16_t> (window.items if item.is_open and not item.ending else -1)
     window.items += 1
     window.packets += 1
     return 0
 
 
+cdef inline void forget_flows(Window *window) noexcept nogil:
+    """End every item: of which flow the next packet is cannot be told."""
+    memset(window.flow, 0xff, sizeof(window.flow))
+
+
 cdef bint read_item(Window *window, Item *item, Cursor *packet, const Layout *layout) noexcept nogil:
-    """What merging must know of a packet; False if it has no ports, by which to tell its flow."""
+    """What merging must know of a TCP or UDP packet; False if its header is not all there."""
     cdef size_t transport = layout.transport
     cdef size_t header = TCP_HEADER_SIZE
     cdef uint8_t flags
@@ -86,14 +94,12 @@ cdef bint read_item(Window *window, Item *item, Cursor *packet, const Layout *la
         item.sequence = get32(packet, transport + 4)
         item.ending = flags & TCP_ENDING
         item.is_open = header >= TCP_HEADER_SIZE and not flags & TCP_UNMERGEABLE
-    elif layout.protocol == PROTOCOL_UDP:
+    else:
         item.type = GRO_UDP
         header = UDP_HEADER_SIZE
         item.is_open = (
             get16(packet, transport + 4) == packet.size - transport and get16(packet, transport + 6) != 0
         )
-    else:
-        return False
     if span(packet, transport, header) == NULL:
         return False
     item.flow = place_of(packet, layout)
