@@ -193,9 +193,16 @@ def test_wrong_layer(ip, raw, kind, other, owned):
 def test_virtio_header(ip, raw, owned, header):
     fd = raw.attach("x0", raw.TUN | raw.VNET_HDR | (0 if header else raw.NO_PI))
     before = flags_of(fd)
-    with pytest.raises(UnsupportedError, match="IFF_VNET_HDR"):
-        Tun.from_fd(fd, owned=owned)
-    assert flags_of(fd) == before
+    if header:
+        with pytest.raises(UnsupportedError, match="IFF_NO_PI"):
+            Tun.from_fd(fd, owned=owned)
+        assert flags_of(fd) == before
+    else:
+        with Tun.from_fd(fd, owned=False) as device:
+            assert device.offload == {"checksum", "tcp4", "tcp6", "udp"}
+        with pytest.raises(ValueError, match="was made with a virtio-net header"):
+            Tun.from_fd(fd, owned=owned, offload=False)
+        assert flags_of(fd) == before
     assert ip.names() == ["x0"]
 
 
