@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import gc
-import math
 import os
 import random
 import resource
@@ -21,7 +20,7 @@ from collections.abc import Callable, Iterator
 from itertools import repeat
 from time import perf_counter_ns as clock
 
-import numpy as np
+from outcome import Outcome, Pair, Spread
 
 LEAD_IN = 64
 """Packets each contestant moves just before its clock starts.
@@ -35,59 +34,20 @@ predictors to itself; a C loop has found its way after a packet, an interpreter 
 class Contestant:
     """One way to move packets, and what is done around it while no clock runs."""
 
-    move: Callable[[int], int]
-    """Moves so many packets and returns the nanoseconds it took."""
+    move: Callable[[int, int], int]
+    """Moves so many packets that do not count, then so many, and returns the nanoseconds these took."""
     prepare: Callable[[int], object]
     """Makes so many packets ready to be moved."""
     check: Callable[[int], object]
     """Raises unless so many packets have been moved since `prepare`."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Pair:
-    """A contestant, what it is measured against, and how much longer it may take."""
-
-    contestant: str
-    baseline: str
-    target: float | None = None
-
-
-@dataclasses.dataclass
-class Spread:
-    """Median of a sample, where most of it lies, and how sure the median is."""
-
-    median: float
-    p10: float
-    p90: float
-    low: float
-    high: float
-
-    @classmethod
-    def of(cls, sample: np.ndarray) -> Spread:
-        ordered = np.sort(sample)
-        n = len(ordered)
-        # 95 % confidence interval of a median by order statistics; assumes no distribution.
-        reach = 0.98 * math.sqrt(n)
-        low, high = ordered[max(0, math.floor(n / 2 - reach))], ordered[min(n - 1, math.ceil(n / 2 + reach))]
-        p10, median, p90 = np.percentile(ordered, (10, 50, 90))
-        return cls(*(float(x) for x in (median, p10, p90, low, high)))
-
-
-@dataclasses.dataclass
-class Outcome:
-    """Nanoseconds per packet of every contestant, and the ratio of every pair."""
-
-    rounds: int
-    packets: int
-    times: dict[str, Spread]
-    ratios: dict[Pair, Spread]
-
-
 def run(
-    contestants: dict[str, Contestant], pairs: list[Pair], *, packets: int, rounds: int, seed: int = 1
+    title: str, contestants: dict[str, Contestant], pairs: list[Pair], *, packets: int, rounds: int
 ) -> Outcome:
     """Measure all pairs for `rounds` rounds, after some that do not count."""
-    chance = random.Random(seed)
+    chance = random.Random(1)
+    pairs = [pair for pair in pairs if {pair.contestant, pair.baseline} <= contestants.keys()]
     times: dict[str, list[float]] = {name: [] for name in contestants}
     ratios: dict[Pair, list[float]] = {pair: [] for pair in pairs}
     warm_up = max(2, rounds // 20)
@@ -105,17 +65,29 @@ def run(
                         times[name].append(each)
                     ratios[pair].append(took[1] / took[0] if backwards else took[0] / took[1])
     return Outcome(
-        rounds, packets,
-        {name: Spread.of(np.array(sample)) for name, sample in times.items() if sample},
-        {pair: Spread.of(np.array(sample)) for pair, sample in ratios.items()},
+        title, "ns per packet", rounds,
+        {name: Spread.of(sample) for name, sample in times.items() if sample},
+        {pair: Spread.of(sample) for pair, sample in ratios.items()},
+        note=f"{packets} packets a round, each time after {LEAD_IN} that are not timed.",
     )  # fmt: skip
 
 
-def one_by_one(call: Callable, *arguments: object) -> Callable[[int], int]:
+def timed(loop: Callable[[int], object]) -> Callable[[int, int], int]:
+    """The `move` of a loop over so many packets."""
+
+    def measure(lead_in: int, packets: int) -> int:
+        loop(lead_in)
+        start = clock()
+        loop(packets)
+        return clock() - start
+
+    return measure
+
+
+def one_by_one(call: Callable, *arguments: object) -> Callable[[int, int], int]:
     """Moves one packet per call; the loop around it is as cheap as it can be."""
 
-    def measure(packets: int) -> int:
-        start = clock()
+    def loop(packets: int) -> None:
         if not arguments:
             for _ in repeat(None, packets):
                 call()
@@ -127,9 +99,8 @@ def one_by_one(call: Callable, *arguments: object) -> Callable[[int], int]:
             first, second = arguments
             for _ in repeat(None, packets):
                 call(first, second)
-        return clock() - start
 
-    return measure
+    return timed(loop)
 
 
 def _both(pair: list[Contestant], packets: int) -> list[float]:
@@ -138,9 +109,8 @@ def _both(pair: list[Contestant], packets: int) -> list[float]:
         took, interruptions = [], 0
         for contestant in pair:
             contestant.prepare(LEAD_IN + packets)
-            contestant.move(LEAD_IN)
             before = resource.getrusage(resource.RUSAGE_THREAD).ru_nivcsw
-            took.append(contestant.move(packets) / packets)
+            took.append(contestant.move(LEAD_IN, packets) / packets)
             interruptions += resource.getrusage(resource.RUSAGE_THREAD).ru_nivcsw - before
             contestant.check(LEAD_IN + packets)
         if not interruptions:

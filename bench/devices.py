@@ -17,7 +17,7 @@ from typing import Any
 import tuntap
 import tuntap.testing
 
-PACKET_SIZE = 64
+SIZES = (64, 1400)  # bytes of the IP packets
 BATCH = 64
 QUEUE = 2048  # packets the kernel keeps for us; more than one measurement sends
 
@@ -77,18 +77,57 @@ class Baseline:
         self.read = self._bind(loaded.read_loop)
         self.write = self._bind(loaded.write_loop)
 
-    def _bind(self, loop: Callable[..., int]) -> Callable[[int, int], int]:
+    def _bind(self, loop: Callable[..., int]) -> Callable[[int, int, int], int]:
         pointer, integer = ctypes.c_void_p, ctypes.c_int
         loop.argtypes = [integer, pointer, ctypes.c_int64, pointer, integer, integer]
         loop.restype = ctypes.c_int64
         data, lengths = self._batch.data.ctypes.data, self._batch.lengths.ctypes.data
         stride, capacity = self._batch.data.strides[0], self._batch.capacity
 
-        def call(fd: int, packets: int) -> int:
+        def call(fd: int, lead_in: int, packets: int) -> int:
             """Nanoseconds it took."""
+            loop(fd, data, stride, lengths, capacity, lead_in)
             took = loop(fd, data, stride, lengths, capacity, packets)
             if took < 0:
                 raise RuntimeError("a system call of the C loop failed")
             return took
 
         return call
+
+
+class Pump:
+    """A peer that moves packets when it is told to: `pump NAME`, see peers/tun-rs/src/bin/pump.rs."""
+
+    def __init__(self, command: tuple[str, ...], name: str) -> None:
+        self._process = subprocess.Popen(
+            [*command, name], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        if self._process.stdout.readline() != "ready\n":
+            raise RuntimeError(f"{command[0]} did not get ready")
+
+    @classmethod
+    @contextlib.contextmanager
+    def of(cls, command: tuple[str, ...], name: str, subnet: int) -> Iterator[Pump]:
+        """On an interface of its own, like that of `tun`."""
+        with tun(name, subnet) as device:
+            device.persist = True
+        pump = cls(command, name)
+        try:
+            yield pump
+        finally:
+            pump._process.stdin.close()
+            pump._process.wait()
+            tuntap.delete(name)
+
+    def tell(self, line: str) -> None:
+        self._process.stdin.write(line + "\n")
+        self._process.stdin.flush()
+
+    def ask(self, task: str) -> Callable[[int, int], int]:
+        """The `move` of a contestant."""
+
+        def move(lead_in: int, packets: int) -> int:
+            self.tell(f"{task} {lead_in} {packets}")
+            return int(self._process.stdout.readline())
+
+        return move

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import socket
 from collections.abc import Callable
 from itertools import repeat
-from time import perf_counter_ns as clock
 
 import devices
-from contest import Contestant, Outcome, Pair, one_by_one, run
+from contest import Contestant, one_by_one, run, timed
+from outcome import Outcome, Pair
+from peers import Peer
 
-TITLE = f"receive: {devices.PACKET_SIZE}-byte IP packets out of a TUN"
+TITLE = "receive: IP packets out of a TUN"
 ROUNDS = 401
 PACKETS = 512
 READ_SIZE = 2048
@@ -22,23 +24,32 @@ PAIRS = [
     Pair("recv_batch(64)", "C read() loop", 1.05),
     Pair("recv()", "os.read()", 1.10),
     Pair("recv_into()", READINTO, 1.10),
+    Pair("recv_batch(64)", "tun-rs recv()"),
+    Pair("tun-rs recv()", "C read() loop"),
     Pair("pytun read()", "C read() loop"),
     Pair("pytun read()", "os.read()"),
     Pair("C read() loop", "C read() loop"),
 ]
 
 
-def main(rounds: int) -> Outcome:
-    """All contestants on one run; the packets are the same for all."""
+def main(rounds: int, peers: dict[str, Peer]) -> list[Outcome]:
+    return [measure(size, rounds, peers) for size in devices.SIZES]
+
+
+def measure(size: int, rounds: int, peers: dict[str, Peer]) -> Outcome:
+    """All contestants in one run; the packets are the same for all."""
     with contextlib.ExitStack() as stack:
         ours = stack.enter_context(devices.tun("bench0", 0))
-        theirs = stack.enter_context(devices.other_tun("bench1", 1))
+        theirs = stack.enter_context(devices.other_tun("bench1", 1)) if "python-pytun" in peers else None
+        pump = None
+        if "tun-rs" in peers:
+            pump = stack.enter_context(devices.Pump.of(peers["tun-rs"].pump, "bench2", 2))
         senders = []
-        for subnet in range(2):
+        for subnet in range(3):
             sender = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
             sender.connect((f"10.99.{subnet}.2", 9))
             senders.append(sender.send)
-        payload = bytes(devices.PACKET_SIZE - 28)
+        payload = bytes(size - 28)
 
         fd = ours.fileno()
         # The C loop reads into the slots of this batch too, so the memory is the same.
@@ -46,14 +57,12 @@ def main(rounds: int) -> Outcome:
         baseline = devices.Baseline(batch)
         buffer = bytearray(READ_SIZE)
 
-        def recv_batch(packets: int) -> int:
+        def recv_batch(packets: int) -> None:
             received, recv_batch = 0, ours.recv_batch
-            start = clock()
             while received < packets:
                 received += recv_batch(batch)
-            return clock() - start
 
-        def contestant(move: Callable[[int], int], fd: int = fd, subnet: int = 0) -> Contestant:
+        def contestant(move: Callable[[int, int], int], fd: int | None = fd, subnet: int = 0) -> Contestant:
             """Fill the queue, let a contestant empty it, and see that it is empty."""
             send = senders[subnet]
 
@@ -62,19 +71,22 @@ def main(rounds: int) -> Outcome:
                     send(payload)
 
             def check(packets: int) -> None:
-                if not devices.is_empty(fd):
+                if fd is not None and not devices.is_empty(fd):
                     raise RuntimeError("packets were left")
 
             return Contestant(move, fill, check)
 
         contestants = {
-            "C read() loop": contestant(lambda packets: baseline.read(fd, packets)),
-            "recv_batch(64)": contestant(recv_batch),
+            "C read() loop": contestant(functools.partial(baseline.read, fd)),
+            "recv_batch(64)": contestant(timed(recv_batch)),
             "os.read()": contestant(one_by_one(os.read, fd, READ_SIZE)),
             "recv()": contestant(one_by_one(ours.recv)),
             "recv_into()": contestant(one_by_one(ours.recv_into, buffer)),
-            "pytun read()": contestant(one_by_one(theirs.read, READ_SIZE), theirs.fileno(), 1),
         }
+        if theirs:
+            contestants["pytun read()"] = contestant(one_by_one(theirs.read, READ_SIZE), theirs.fileno(), 1)
+        if pump:
+            contestants["tun-rs recv()"] = contestant(pump.ask("receive"), None, 2)
         if READINTO == "os.readinto()":
             contestants[READINTO] = contestant(one_by_one(os.readinto, fd, buffer))
-        return run(contestants, PAIRS, packets=PACKETS, rounds=rounds)
+        return run(f"receive {size} bytes", contestants, PAIRS, packets=PACKETS, rounds=rounds)

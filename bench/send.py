@@ -3,52 +3,61 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 from collections.abc import Callable
-from time import perf_counter_ns as clock
 
 import devices
-from contest import Contestant, Outcome, Pair, one_by_one, run
+from contest import Contestant, one_by_one, run, timed
+from outcome import Outcome, Pair
+from peers import Peer
 
 from tuntap.testing import udp
 
-TITLE = f"send: {devices.PACKET_SIZE}-byte IP packets into a TUN"
+TITLE = "send: IP packets into a TUN"
 ROUNDS = 401
 PACKETS = 512
 
 PAIRS = [
     Pair("send_batch(64)", "C write() loop", 1.05),
     Pair("send()", "os.write()", 1.05),
+    Pair("send_batch(64)", "tun-rs send()"),
+    Pair("tun-rs send()", "C write() loop"),
     Pair("pytun write()", "C write() loop"),
     Pair("pytun write()", "os.write()"),
     Pair("C write() loop", "C write() loop"),
 ]
 
 
-def main(rounds: int) -> Outcome:
-    """All contestants on one run; the packets are the same for all."""
+def main(rounds: int, peers: dict[str, Peer]) -> list[Outcome]:
+    return [measure(size, rounds, peers) for size in devices.SIZES]
+
+
+def measure(size: int, rounds: int, peers: dict[str, Peer]) -> Outcome:
+    """All contestants in one run; the packets are the same for all."""
     with contextlib.ExitStack() as stack:
         ours = stack.enter_context(devices.tun("bench0", 0))
-        theirs = stack.enter_context(devices.other_tun("bench1", 1))
+        theirs = stack.enter_context(devices.other_tun("bench1", 1)) if "python-pytun" in peers else None
+        pump = None
+        if "tun-rs" in peers:
+            pump = stack.enter_context(devices.Pump.of(peers["tun-rs"].pump, "bench2", 2))
         # To a loopback address from outside: the kernel reads the IP header, finds out and drops it
         # (RFC 1122, 3.2.1.3), always the same short way and without an answer.
-        packet = udp("10.99.0.2", "127.0.0.2", 9, 9, bytes(devices.PACKET_SIZE - 28))
+        packet = udp("10.99.0.2", "127.0.0.2", 9, 9, bytes(size - 28))
 
         fd = ours.fileno()
         batch = ours.batch(devices.BATCH)
         batch.fill([packet] * devices.BATCH)
         baseline = devices.Baseline(batch)
 
-        def send_batch(packets: int) -> int:
+        def send_batch(packets: int) -> None:
             sent, send_batch = 0, ours.send_batch
-            start = clock()
             while sent < packets:
                 sent += send_batch(batch)
-            return clock() - start
 
-        counted = {"bench0": 0, "bench1": 0}
+        counted = {"bench0": 0, "bench1": 0, "bench2": 0}
 
-        def contestant(move: Callable[[int], int], name: str = "bench0") -> Contestant:
+        def contestant(move: Callable[[int, int], int], name: str = "bench0") -> Contestant:
             """See that the interface has counted every packet."""
 
             def note(packets: int) -> None:
@@ -62,10 +71,14 @@ def main(rounds: int) -> Outcome:
             return Contestant(move, note, check)
 
         contestants = {
-            "C write() loop": contestant(lambda packets: baseline.write(fd, packets)),
-            "send_batch(64)": contestant(send_batch),
+            "C write() loop": contestant(functools.partial(baseline.write, fd)),
+            "send_batch(64)": contestant(timed(send_batch)),
             "os.write()": contestant(one_by_one(os.write, fd, packet)),
             "send()": contestant(one_by_one(ours.send, packet)),
-            "pytun write()": contestant(one_by_one(theirs.write, packet), "bench1"),
         }
-        return run(contestants, PAIRS, packets=PACKETS, rounds=rounds)
+        if theirs:
+            contestants["pytun write()"] = contestant(one_by_one(theirs.write, packet), "bench1")
+        if pump:
+            pump.tell(f"packet {packet.hex()}")
+            contestants["tun-rs send()"] = contestant(pump.ask("send"), "bench2")
+        return run(f"send {size} bytes", contestants, PAIRS, packets=PACKETS, rounds=rounds)

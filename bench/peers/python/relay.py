@@ -1,10 +1,10 @@
 """Packets from one TUN to another, in Python: with tuntap, with os.read and os.write, with python-pytun.
 
-    relay.py MODE NETNS NETNS NAME
+    relay.py WITH MODE NETNS NETNS NAME
 
 opens an interface of that name in each network namespace, says "ready" and relays until it is killed.
-The modes of tuntap: plain, offload (super-packets split and coalesced again), superpackets (passed
-whole), queues (offload through two queues) and unchecked (offload without checksums).
+The modes of tuntap: plain, offload (super-packets split and coalesced again), unchecked (the same without
+checksums), superpackets (passed whole); each but unchecked also through two queues, as plain-queues.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ TUNSETIFF, IFF_TUN, IFF_NO_PI = 0x400454CA, 0x0001, 0x1000  # linux/if_tun.h
 TUNTAP = {
     "plain": {},
     "offload": {"offload": True},
-    "superpackets": {"offload": "superpackets"},
-    "queues": {"offload": True, "queues": 2},
     "unchecked": {"offload": True, "checksums": False},
+    "superpackets": {"offload": "superpackets"},
 }
 
 
 def tuntap_relay(mode: str, spaces: list[str], name: str) -> list[Callable[[], None]]:
     import tuntap
 
-    settings = TUNTAP[mode]
+    mode, _, queues = mode.partition("-")
+    settings = {"queues": 2 if queues else 1, **TUNTAP[mode]}
     a, b = (tuntap.Tun(name, netns=space, up=False, **settings) for space in spaces)
     capacity = SUPER_PACKETS if mode == "superpackets" else BATCH
 
@@ -98,13 +98,11 @@ def enter(netns: str) -> None:
 
 
 def main() -> None:
-    mode, *spaces, name = sys.argv[1:]
-    if mode == "os":
-        relays = os_relay(spaces, name)
-    elif mode == "pytun":
-        relays = pytun_relay(spaces, name)
-    else:
+    library, mode, *spaces, name = sys.argv[1:]
+    if library == "tuntap":
         relays = tuntap_relay(mode, spaces, name)
+    else:
+        relays = (pytun_relay if library == "python-pytun" else os_relay)(spaces, name)
 
     def run(relay: Callable[[], None]) -> None:
         try:

@@ -1,9 +1,9 @@
 //! Packets from one TUN to another through tun-rs.
 //!
-//!     relay plain|offload|queues NETNS NETNS NAME
+//!     relay plain|offload|plain-queues|offload-queues NETNS NETNS NAME
 //!
 //! opens an interface of that name in each network namespace, says "ready" and relays until it is
-//! killed: one packet a call; super-packets split and coalesced again; the same through two queues.
+//! killed: one packet a call, or super-packets split and coalesced again; through one queue or two.
 
 use std::fs::File;
 use std::os::fd::AsRawFd;
@@ -23,11 +23,13 @@ fn open(netns: &str, name: &str, mode: &str) -> io::Result<Vec<Arc<SyncDevice>>>
         .name(name)
         .enable(false)
         .with(|builder| {
-            builder.offload(mode != "plain").multi_queue(mode == "queues");
+            builder
+                .offload(mode.starts_with("offload"))
+                .multi_queue(mode.ends_with("-queues"));
         })
         .build_sync()?;
     let mut queues = vec![];
-    if mode == "queues" {
+    if mode.ends_with("-queues") {
         queues.push(Arc::new(device.try_clone()?));
     }
     queues.push(Arc::new(device));
@@ -61,13 +63,17 @@ fn offload(from: &SyncDevice, to: &SyncDevice) -> io::Result<()> {
 fn main() -> io::Result<()> {
     let arguments: Vec<String> = env::args().collect();
     let [_, mode, netns_a, netns_b, name] = &arguments[..] else {
-        eprintln!("usage: relay plain|offload|queues NETNS NETNS NAME");
+        eprintln!("usage: relay plain|offload|plain-queues|offload-queues NETNS NETNS NAME");
         process::exit(2);
     };
     let (a, b) = (open(netns_a, name, mode)?, open(netns_b, name, mode)?);
     println!("ready");
 
-    let relay = if mode == "plain" { plain } else { offload };
+    let relay = if mode.starts_with("plain") {
+        plain
+    } else {
+        offload
+    };
     let threads: Vec<_> = (a.iter().zip(&b))
         .flat_map(|(a, b)| [(a.clone(), b.clone()), (b.clone(), a.clone())])
         .map(|(from, to)| {
