@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from itertools import repeat
 from time import perf_counter_ns as clock
 
+import devices
 from outcome import Outcome, Pair, Spread
 
 LEAD_IN = 64
@@ -125,7 +126,7 @@ def _quiet() -> Iterator[None]:
     collecting = gc.isenabled()
     gc.collect()
     gc.disable()
-    os.sched_setaffinity(0, {max(cpus)})
+    os.sched_setaffinity(0, {devices.CPU})
     try:
         yield
     finally:

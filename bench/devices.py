@@ -19,6 +19,7 @@ import tuntap.testing
 
 SIZES = (64, 1400)  # bytes of the IP packets
 BATCH = 64
+CPU = max(os.sched_getaffinity(0))  # where everything is measured
 QUEUE = 2048  # packets the kernel keeps for us; more than one measurement sends
 
 
@@ -104,6 +105,7 @@ class Pump:
         )
         if self._process.stdout.readline() != "ready\n":
             raise RuntimeError(f"{command[0]} did not get ready")
+        os.sched_setaffinity(self._process.pid, {CPU})
 
     @classmethod
     @contextlib.contextmanager

@@ -31,6 +31,7 @@ cdef class Port:
     cdef Lock send_lock
     cdef Lock control_lock
     cdef int pending[2]             # errno that followed a partial result, for the next call
+    cdef bint drained               # the last receive found nothing more; under recv_lock
 
     # Who waits, and how a wait is ended; under state_lock.
     cdef Lock state_lock
@@ -47,6 +48,8 @@ cdef class Port:
     cdef void init_locks(self)
     cdef set_label(self, str label)
     cdef int receive(self, SlotView *slots, int stop) noexcept nogil
+    cdef int receive_in_time(self, SlotView *slots, int stop, int64_t timeout_ns) noexcept nogil
+    cdef int receive_all(self, SlotView *slots, int stop, object timeout) except -1
     cdef int transmit(self, SlotView *slots, int start, int stop, bint again) noexcept nogil
     cdef void stop_rejected(self) noexcept nogil
     cdef int wait(self, int path, int64_t timeout_ns) noexcept nogil
@@ -57,4 +60,3 @@ cdef class Port:
     cdef int begin(self) noexcept nogil
     cdef const char *end(self) noexcept nogil
     cdef check(self, int result, const char *failed)
-    cdef int receive_one(self, SlotView *slot, int64_t deadline) except -1

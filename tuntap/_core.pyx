@@ -15,7 +15,7 @@ from cpython.exc cimport PyErr_CheckSignals
 from cpython.pythread cimport (
     PyThread_acquire_lock, PyThread_allocate_lock, PyThread_free_lock, PyThread_release_lock, WAIT_LOCK,
 )
-from libc.errno cimport EBADF, EBADMSG, EINTR, EMSGSIZE, EOPNOTSUPP, ETIMEDOUT
+from libc.errno cimport EAGAIN, EBADF, EBADMSG, EINTR, EMSGSIZE, EOPNOTSUPP, ETIMEDOUT
 from libc.math cimport isnan
 from libc.stdint cimport int32_t, int64_t, intptr_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
@@ -594,13 +594,12 @@ cdef class Port:
         ClosedError, InterruptError, DeviceGoneError
             See there.
         """
-        cdef int64_t deadline = -1 if timeout is None else deadline_of(timeout)
         cdef uint8_t memory[INBOX_SIZE]
         cdef SlotView slot
         cdef int32_t length = 0
         cdef int32_t cut
         one_slot(&slot, memory, INBOX_SIZE - 1, INBOX_SIZE, &length, &cut)
-        self.receive_one(&slot, deadline)
+        self.receive_all(&slot, 1, timeout)
         if slot.cuts:
             raise too_large(slot.slot_size)
         return PyBytes_FromStringAndSize(<char *> memory, length)
@@ -627,7 +626,6 @@ cdef class Port:
         TimeoutError, ClosedError, InterruptError, DeviceGoneError
             As for recv().
         """
-        cdef int64_t deadline = -1 if timeout is None else deadline_of(timeout)
         cdef uint8_t inbox[COPY_MAX + 1]
         cdef Py_buffer memory
         cdef SlotView slot
@@ -645,11 +643,11 @@ cdef class Port:
             if memory.len <= COPY_MAX:
                 # It has no byte behind it that would show a cut: copying costs less than a readv.
                 one_slot(&slot, inbox, memory.len, COPY_MAX + 1, &length, &cut)
-                self.receive_one(&slot, deadline)
+                self.receive_all(&slot, 1, timeout)
                 memcpy(memory.buf, inbox, length)
             else:
                 one_slot(&slot, <uint8_t *> memory.buf, memory.len, memory.len, &length, &cut)
-                self.receive_one(&slot, deadline)
+                self.receive_all(&slot, 1, timeout)
             if slot.cuts:
                 raise too_large(memory.len)
         finally:
@@ -676,18 +674,9 @@ cdef class Port:
         TimeoutError, ClosedError, InterruptError, DeviceGoneError
             As for recv(); the batch is empty then.
         """
-        cdef int64_t deadline = -1 if timeout is None else deadline_of(timeout)
-        cdef int outcome
         batch.used = 0
-        while True:
-            with nogil:
-                take(&self.recv_lock)
-                outcome = self.receive(&batch.view, batch.view.capacity)
-                give(&self.recv_lock)
-            if outcome > 0:
-                batch.used = outcome
-                return outcome
-            self.settle(PATH_RECV, outcome, deadline)
+        batch.used = self.receive_all(&batch.view, batch.view.capacity, timeout)
+        return batch.used
 
     def send(self, packet, timeout=None):
         """Send one packet.
@@ -820,17 +809,38 @@ cdef class Port:
 
     # --- a call, its wait, and its end ---
 
-    cdef int receive_one(self, SlotView *slot, int64_t deadline) except -1:
-        """One packet into a slot of its own."""
+    cdef int receive_all(self, SlotView *slots, int stop, object timeout) except -1:
+        """Receive what is there, at least one packet; how many."""
+        cdef int64_t timeout_ns = -1 if timeout is None else nanoseconds(timeout)
+        cdef int64_t deadline = timeout_ns if timeout_ns <= 0 else <int64_t> monotonic_ns() + timeout_ns
         cdef int outcome
         while True:
             with nogil:
-                take(&self.recv_lock)
-                outcome = self.receive(slot, 1)
-                give(&self.recv_lock)
+                outcome = self.receive_in_time(slots, stop, timeout_ns)
             if outcome > 0:
-                return 0
+                return outcome
             self.settle(PATH_RECV, outcome, deadline)
+            if deadline > 0:
+                timeout_ns = max(deadline - <int64_t> monotonic_ns(), 0)
+
+    cdef int receive_in_time(self, SlotView *slots, int stop, int64_t timeout_ns) noexcept nogil:
+        """Move what is there; if that is nothing, wait once for it, all without the GIL."""
+        cdef int outcome = WOULD_WAIT
+        take(&self.recv_lock)
+        # The last receive has seen that nothing is there: most likely there is nothing yet.  An
+        # interrupt that is kept for a call that has to wait must not end one that need not.
+        if timeout_ns == 0 or not self.drained or self.latched:
+            outcome = self.receive(slots, stop)
+        give(&self.recv_lock)
+        if outcome != WOULD_WAIT or timeout_ns == 0:
+            return outcome
+        outcome = self.wait(PATH_RECV, timeout_ns)
+        if outcome < 0:
+            return outcome
+        take(&self.recv_lock)
+        outcome = self.receive(slots, stop)
+        give(&self.recv_lock)
+        return outcome
 
     cdef int receive(self, SlotView *slots, int stop) noexcept nogil:
         """Move what is there; recv_lock is held."""
@@ -845,8 +855,12 @@ cdef class Port:
             return -error
         if self.offload != NULL:
             count = offload_recv(self.offload, &self.handle, slots, stop, &error)
+            self.drained = error == EAGAIN
+            if self.drained:
+                error = 0
         else:
             count = os_recv(&self.handle, slots, 0, stop, &error)
+            self.drained = error == 0 and count < stop
             if slots.headers != NULL:
                 memset(slots.headers, 0, count * VIRTIO_HEADER_SIZE)
         if error == 0 or count == 0:
@@ -937,12 +951,12 @@ cdef class Port:
                     ETIMEDOUT, "nothing to receive in time" if path == PATH_RECV else "no room to send in time")
             with nogil:
                 outcome = self.wait(path, remaining)
-            if outcome == -EINTR:
-                # The handlers run here, where nothing is held: they may even close this device.
-                PyErr_CheckSignals()
-                return 0
             if outcome >= 0:
                 return 0              # ready, or time is over: the next attempt tells
+        if outcome == -EINTR:
+            # The handlers run here, where nothing is held: they may even close this device.
+            PyErr_CheckSignals()
+            return 0
         if partial:
             self.postpone(outcome)
             return 1

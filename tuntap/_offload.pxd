@@ -44,7 +44,8 @@ cdef void offload_begin(
     Offload *offload, const Handle *handle, uint32_t *types, bint whole, bint trusted,
 ) noexcept nogil
 
-# As os_recv and os_send; `again` says that this is the same call as before, which had to wait.
+# As os_recv and os_send, but a receive that found nothing more says EAGAIN; `again` says that this is
+# the same call as before, which had to wait.
 cdef int offload_recv(Offload *offload, Handle *handle, SlotView *slots, int stop, int *error) noexcept nogil
 cdef int offload_send(
     Offload *offload, Handle *handle, SlotView *slots, int start, int stop, bint again, int *error,

@@ -50,8 +50,7 @@ cdef int offload_recv(Offload *offload, Handle *handle, SlotView *slots, int sto
     while filled < stop:
         result = receive_next(offload, handle, slots, filled, stop)
         if result <= 0:
-            if result != -EAGAIN:
-                error[0] = -result
+            error[0] = -result
             break
         filled += result
     return filled

@@ -30,7 +30,10 @@ fn main() -> io::Result<()> {
         eprintln!("usage: pump NAME");
         process::exit(2);
     };
-    let device = DeviceBuilder::new().name(name).enable(false).build_sync()?;
+    let device = DeviceBuilder::new()
+        .name(name)
+        .inherit_enable_state()
+        .build_sync()?;
     println!("ready");
     let mut memory = vec![0; 65535];
     let mut packet = vec![];
