@@ -1290,7 +1290,7 @@ cdef int begin_split(Split *split, Py_buffer *packet, bytes header) except -1:
     if virtio_decode(&cursor, &fields) < 0:
         raise ValueError(f"a header has {VIRTIO_HEADER_SIZE} bytes, not {len(header)}")
     cursor_set(&cursor, <const uint8_t *> packet.buf, <size_t> packet.len)
-    segments = gso_begin(split, &cursor, <size_t> packet.len, &fields, False, True)
+    segments = gso_begin(split, &cursor, &fields, False, True)
     if segments < 0:
         raise refused_headers()
     return segments

@@ -8,8 +8,8 @@ from tuntap._os.native cimport Handle, Part, SlotView
 cdef enum:
     LARGEST_PACKET = 65535
     LARGEST_HEADER = 64           # bytes of a virtio-net header, with what other programs made it
-    INBOX_SIZE = 65536 + 128      # a packet, its Ethernet header, and room to see a cut
-    DIRECT_MAX = 128              # segments read straight into their slots
+    LARGEST_FRAME = LARGEST_PACKET + 22   # with an Ethernet header and two VLAN tags
+    INBOX_SIZE = 65536 + 128      # a frame, and room to see a cut
 
 cdef struct Offload:
     bint whole                    # batches carry super-packets as they are
@@ -21,13 +21,9 @@ cdef struct Offload:
     # Receive, under the lock of that path.  A super-packet that did not fit the slots waits in `inbox`.
     Split split
     int next
-    int segments
-    size_t expected_header        # headers and gso_size of the last super-packet
-    size_t expected_gso_size
-    int same                      # super-packets in a row that had them
-    uint8_t header[LARGEST_HEADER]
-    Part parts[DIRECT_MAX + 3]
-    uint8_t inbox[INBOX_SIZE]
+    int segments                  # of the last packet that was read; 0 if it was no super-packet
+    uint8_t *inbox                # in `memory`, behind the virtio-net header
+    uint8_t memory[LARGEST_HEADER + INBOX_SIZE]
 
     # Send, under the lock of that path.
     Window window

@@ -1,8 +1,7 @@
 """The way of a packet through a queue with virtio-net headers.
 
-Receiving, the segments of a super-packet are read straight into their slots when the headers and the
-segment size of the last ones tell where they will be; else through `inbox`, copied and summed in one
-pass.  Sending, a super-packet is written from the slots its packets are in, behind headers of its own.
+Receiving, a super-packet is read into `inbox`, which stays in the cache, and its segments are copied to
+their slots and summed in one pass.  Sending, a super-packet is written from the slots its packets are in, behind headers of its own.
 """
 from libc.errno cimport EAGAIN, EBADMSG, EINVAL, EIO
 from libc.stdint cimport int32_t, intptr_t, uint8_t, uint32_t
@@ -10,7 +9,7 @@ from libc.string cimport memcpy, memset
 
 from tuntap._kernels.cursor cimport Cursor, cursor_set
 from tuntap._kernels.gro cimport GRO_TCPV4, GRO_TCPV6, GRO_UDP, Item, gro_add, gro_begin, gro_headers
-from tuntap._kernels.gso cimport gso_begin, gso_complete, gso_size, gso_write, gso_write_header
+from tuntap._kernels.gso cimport gso_begin, gso_complete, gso_size, gso_write
 from tuntap._kernels.virtio cimport (
     VIRTIO_GSO_ECN, VIRTIO_GSO_TCPV4, VIRTIO_GSO_TCPV6, VIRTIO_GSO_UDP_L4, VIRTIO_HEADER_SIZE,
     VirtioHeader, virtio_decode, virtio_encode,
@@ -32,7 +31,8 @@ cdef void offload_begin(
     offload.is_frame = handle.layer == LAYER_TAP
     offload.types = types
     offload.rejected = 0
-    offload.next = offload.segments = offload.same = 0
+    offload.next = offload.segments = 0
+    offload.inbox = offload.memory + LARGEST_HEADER
     offload.slots = NULL
     offload.sent = 0
 
@@ -47,7 +47,8 @@ cdef int offload_recv(Offload *offload, Handle *handle, SlotView *slots, int sto
     cdef int filled = deliver(offload, slots, 0, stop)
     cdef int result
     error[0] = 0
-    while filled < stop:
+    # A super-packet that is like the last one should not be torn between two calls.
+    while filled < stop and (filled == 0 or stop - filled >= offload.segments):
         result = receive_next(offload, handle, slots, filled, stop)
         if result <= 0:
             error[0] = -result
@@ -75,118 +76,59 @@ cdef inline void clear_header(SlotView *slots, int slot) noexcept nogil:
         memset(slots.headers + slot * VIRTIO_HEADER_SIZE, 0, VIRTIO_HEADER_SIZE)
 
 
-cdef int plan(Offload *offload, SlotView *slots, int slot, int stop, int *direct) noexcept nogil:
-    """Where the next read goes: how many parts, 0 to wait for more slots; segments that go to theirs."""
-    cdef size_t header = offload.expected_header
-    cdef size_t size = offload.expected_gso_size
-    cdef size_t placed = slots.slot_size
-    cdef int needed
-    cdef int i
-    cdef int parts = 2
-    direct[0] = 0
-    offload.parts[1].base = slot_at(slots, slot)
-    offload.parts[1].size = slots.slot_size
-    if offload.same and not (offload.whole and slots.headers != NULL) and header + size <= <size_t> slots.slot_size:
-        needed = <int> ((LARGEST_PACKET - header) / size + 1)
-        if needed <= min(stop, <int> DIRECT_MAX):
-            if slot + needed > stop:
-                return 0              # the next call has the slots to read it without a copy
-            direct[0] = needed
-            placed = header + size
-            offload.parts[1].size = placed
-            for i in range(1, needed):
-                offload.parts[parts].base = slot_at(slots, slot + i) + header
-                offload.parts[parts].size = size
-                parts += 1
-            placed += size * (needed - 1)
-    if placed < INBOX_SIZE:
-        offload.parts[parts].base = offload.inbox + placed
-        offload.parts[parts].size = INBOX_SIZE - placed
-        parts += 1
-    return parts
-
-
-cdef void gather(Offload *offload, int parts, size_t size) noexcept nogil:
-    """Bring a packet together in `inbox`, where its last part is already."""
-    cdef size_t placed = 0
-    cdef size_t part
-    cdef int i
-    for i in range(1, parts):
-        if placed >= size or offload.parts[i].base == offload.inbox + placed:
-            return
-        part = min(offload.parts[i].size, size - placed)
-        memcpy(offload.inbox + placed, offload.parts[i].base, part)
-        placed += part
-
-
-cdef inline bint is_expected(const Offload *offload) noexcept nogil:
-    """Whether a super-packet is laid out as the one before."""
-    return (
-        offload.split.header == offload.expected_header and offload.split.gso_size == offload.expected_gso_size
-    )
-
-
 cdef int receive_next(Offload *offload, Handle *handle, SlotView *slots, int slot, int stop) noexcept nogil:
-    """One read: slots filled; 0 or -EAGAIN for nothing more now; -errno."""
+    """One read: slots filled, or -errno."""
     cdef VirtioHeader header
     cdef Cursor packet
-    cdef Cursor target
-    cdef int direct
-    cdef int segments
-    cdef int i
-    cdef size_t in_place
+    cdef Part part
     cdef intptr_t size
-    cdef int parts = plan(offload, slots, slot, stop, &direct)
-    if parts == 0:
-        return 0
-    offload.parts[0].base = offload.header
-    offload.parts[0].size = handle.header_size
-    size = os_recv_parts(handle, offload.parts, parts)
+    if offload.whole and slots.headers != NULL:
+        return receive_whole(offload, handle, slots, slot)
+    # One piece of memory takes one plain read.
+    part.base = offload.inbox - handle.header_size
+    part.size = handle.header_size + INBOX_SIZE
+    size = os_recv_parts(handle, &part, 1)
     if size < 0:
         return <int> size
     size -= handle.header_size
     if size < 1 or size > INBOX_SIZE:
         return -EBADMSG
-    if offload.whole and slots.headers != NULL:
-        memcpy(slots.headers + slot * VIRTIO_HEADER_SIZE, offload.header, VIRTIO_HEADER_SIZE)
-        slot_fill(slots, slot, size)
-        return 1
-
-    cursor_set(&packet, offload.header, VIRTIO_HEADER_SIZE)
+    cursor_set(&packet, offload.inbox - handle.header_size, VIRTIO_HEADER_SIZE)
     virtio_decode(&packet, &header)
-    in_place = min(<size_t> size, offload.parts[1].size)
-    cursor_set(&packet, slot_at(slots, slot), in_place)
-    segments = gso_begin(&offload.split, &packet, size, &header, offload.is_frame, not offload.trusted)
-    if segments > 0:
-        if segments <= direct and is_expected(offload):
-            for i in range(segments - 1, -1, -1):      # the first has the headers of all
-                cursor_set(&target, slot_at(slots, slot + i), slots.slot_size)
-                gso_write_header(&offload.split, i, &target)
-                slots.lengths[slot + i] = <int32_t> gso_size(&offload.split, i)
-                clear_header(slots, slot + i)
-            return segments
-    elif segments == 0 and <size_t> size == in_place:
-        if not offload.trusted and gso_complete(&packet, &header) < 0:
-            return -EBADMSG
-        slot_fill(slots, slot, size)
-        clear_header(slots, slot)
-        return 1
-
-    gather(offload, parts, size)
     cursor_set(&packet, offload.inbox, size)
-    segments = gso_begin(&offload.split, &packet, size, &header, offload.is_frame, not offload.trusted)
-    if segments > 0:
-        offload.same = is_expected(offload)
-        offload.expected_header = offload.split.header
-        offload.expected_gso_size = offload.split.gso_size
-        offload.segments = segments
-        offload.next = 0
+    offload.next = 0
+    offload.segments = gso_begin(&offload.split, &packet, &header, offload.is_frame, not offload.trusted)
+    if offload.segments > 0:
         return deliver(offload, slots, slot, stop)
-    if segments < 0 or not offload.trusted and gso_complete(&packet, &header) < 0:
+    if offload.segments < 0 or not offload.trusted and gso_complete(&packet, &header) < 0:
+        offload.segments = 0
         return -EBADMSG
     memcpy(slot_at(slots, slot), offload.inbox, min(size, <intptr_t> slots.slot_size))
     slot_fill(slots, slot, size)
     clear_header(slots, slot)
+    return 1
+
+
+cdef int receive_whole(Offload *offload, Handle *handle, SlotView *slots, int slot) noexcept nogil:
+    """One read straight into a slot, and its header beside it; 1 or -errno."""
+    cdef Part parts[3]
+    cdef intptr_t size
+    offload.next = offload.segments = 0
+    parts[0].base = offload.inbox - handle.header_size
+    parts[0].size = handle.header_size
+    parts[1].base = slot_at(slots, slot)
+    parts[1].size = slots.slot_size
+    # What does not fit the slot is read all the same, to be seen.
+    parts[2].base = offload.inbox
+    parts[2].size = INBOX_SIZE
+    size = os_recv_parts(handle, parts, 2 if slots.slot_size >= LARGEST_FRAME else 3)
+    if size < 0:
+        return <int> size
+    size -= handle.header_size
+    if size < 1:
+        return -EBADMSG
+    memcpy(slots.headers + slot * VIRTIO_HEADER_SIZE, parts[0].base, VIRTIO_HEADER_SIZE)
+    slot_fill(slots, slot, size)
     return 1
 
 
@@ -336,7 +278,7 @@ cdef int send_whole(Offload *offload, Handle *handle, SlotView *slots, int slot)
         if type == 0 or result not in (-EINVAL, -EIO):
             return result
     cursor_set(&packet, slot_at(slots, slot), length)
-    segments = gso_begin(&split, &packet, length, &header, offload.is_frame, True)
+    segments = gso_begin(&split, &packet, &header, offload.is_frame, True)
     if segments <= 0:
         return -EINVAL
     memset(&plain, 0, sizeof(plain))

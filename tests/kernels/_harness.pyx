@@ -184,7 +184,7 @@ def gso_split(bytes packet, bytes header, room=None, size_t guard=0, bint is_fra
     cdef bint intact = True
     cdef int i
     cursor_set(&cursor, block.data, block.size)
-    cdef int result = gso.gso_begin(&split, &cursor, block.size, &fields, is_frame, with_checksum)
+    cdef int result = gso.gso_begin(&split, &cursor, &fields, is_frame, with_checksum)
     segments = []
     for i in range(max(result, 0)):
         target = Block(bytes(gso.gso_size(&split, i) if room is None else room), guard)
@@ -193,32 +193,6 @@ def gso_split(bytes packet, bytes header, room=None, size_t guard=0, bint is_fra
         intact = intact and target.intact()
         segments.append(target.content())
     return result, segments, intact and block.content() == packet
-
-
-def gso_in_place(bytes packet, bytes header, size_t guard=0, bint is_frame=False, bint with_checksum=True):
-    """The segments, their payloads having been in place: only the first has headers, as after a readv."""
-    cdef Block first = Block(packet)
-    cdef Block target
-    cdef gso.Split split
-    cdef Cursor cursor
-    cdef virtio.VirtioHeader fields = header_of(header)
-    cdef int i
-    cursor_set(&cursor, first.data, first.size)
-    cdef int result = gso.gso_begin(&split, &cursor, first.size, &fields, is_frame, with_checksum)
-    if result <= 0:
-        return result, [], True
-    slots = []
-    for i in range(result):
-        payload = packet[split.header + i * split.gso_size:][:gso.gso_size(&split, i) - split.header]
-        slots.append(Block((packet[:split.header] if i == 0 else bytes(split.header)) + payload, guard))
-    first = slots[0]
-    cursor_set(&cursor, first.data, first.size)
-    gso.gso_begin(&split, &cursor, len(packet), &fields, is_frame, with_checksum)
-    for i in range(result - 1, -1, -1):
-        target = slots[i]
-        cursor_set(&cursor, target.data, target.size)
-        gso.gso_write_header(&split, i, &cursor)
-    return result, [(<Block> slot).content() for slot in slots], all((<Block> slot).intact() for slot in slots)
 
 
 def gso_complete(bytes packet, bytes header, size_t guard=0):

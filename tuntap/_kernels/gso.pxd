@@ -8,9 +8,9 @@ cdef enum:
     UDP_SEGMENTS_MAX = 128        # UDP_MAX_SEGMENTS, linux/udp.h: the kernel takes and makes no more
 
 cdef struct Split:
-    Cursor packet                 # the super-packet, or as much of it as is in one piece
+    Cursor packet                 # the super-packet
     size_t header                 # bytes of all its headers
-    size_t payload                # bytes behind them, wherever they are
+    size_t payload                # bytes behind them
     size_t gso_size
     int segments
     # What the headers of the segments have in common.
@@ -26,11 +26,10 @@ cdef struct Split:
     uint64_t ip_sum               # of the IPv4 header, without length, identification and checksum
     uint64_t transport_sum        # of the transport header, without what differs
 
-# Reads the headers of a packet of `size` bytes, of which `packet` has the first in one piece.
-# How many segments it makes; 0 if it is no super-packet, but one for gso_complete; -EINVAL if the
-# headers are not right.
+# Reads the headers of a packet.  How many segments it makes; 0 if it is no super-packet, but one for
+# gso_complete; -EINVAL if the headers are not right.
 cdef int gso_begin(
-    Split *split, const Cursor *packet, size_t size, const VirtioHeader *header, bint is_frame, bint with_checksum,
+    Split *split, const Cursor *packet, const VirtioHeader *header, bint is_frame, bint with_checksum,
 ) noexcept nogil
 
 # Bytes of a segment.
@@ -39,10 +38,6 @@ cdef size_t gso_size(const Split *split, int segment) noexcept nogil
 # Write one segment, or as much of it as `target` has room for; its payload is copied out of the
 # super-packet.
 cdef void gso_write(Split *split, int segment, Cursor *target) noexcept nogil
-
-# The same where the payload is in its place already, and the headers are to come from the packet.
-# Segment 0 of a packet that is split in place comes last.
-cdef void gso_write_header(Split *split, int segment, Cursor *target) noexcept nogil
 
 # The checksum that the kernel left to us in a packet that is no super-packet; 0 or -EINVAL.
 cdef int gso_complete(Cursor *packet, const VirtioHeader *header) noexcept nogil

@@ -27,12 +27,13 @@ cdef inline uint64_t without(uint64_t total, uint16_t word) noexcept nogil:
 
 
 cdef int gso_begin(
-    Split *split, const Cursor *packet, size_t size, const VirtioHeader *header, bint is_frame, bint with_checksum,
+    Split *split, const Cursor *packet, const VirtioHeader *header, bint is_frame, bint with_checksum,
 ) noexcept nogil:
     cdef uint8_t kind = header.gso_type & <uint8_t> ~VIRTIO_GSO_ECN
     cdef bint has_seed = header.flags & VIRTIO_F_NEEDS_CSUM
     cdef Layout layout
     cdef Cursor ip
+    cdef size_t size = packet.size
     cdef size_t checksum_at
     cdef const uint8_t *at
     if kind == VIRTIO_GSO_NONE:
@@ -125,15 +126,6 @@ cdef void gso_write(Split *split, int segment, Cursor *target) noexcept nogil:
     write_headers(split, segment, target, size, total)
 
 
-cdef void gso_write_header(Split *split, int segment, Cursor *target) noexcept nogil:
-    cdef size_t size = payload_of(split, segment)
-    cdef const uint8_t *payload = span(target, split.header, size)
-    cdef uint64_t total = 0
-    if payload != NULL and split.with_checksum:
-        total = sum_bytes(payload, size, 0)
-    write_headers(split, segment, target, size, total)
-
-
 cdef void write_headers(
     Split *split, int segment, Cursor *target, size_t payload, uint64_t payload_sum,
 ) noexcept nogil:
@@ -145,8 +137,7 @@ cdef void write_headers(
     cdef uint16_t flags
     cdef uint64_t total = split.transport_sum
     cdef uint16_t checksum
-    if target.data != split.packet.data:
-        memcpy(target.data, split.packet.data, min(split.header, target.size))
+    memcpy(target.data, split.packet.data, min(split.header, target.size))
     if split.version == 4:
         identification = <uint16_t> (split.identification + segment)
         put16(target, split.network + 2, size)

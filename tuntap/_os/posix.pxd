@@ -321,10 +321,14 @@ cdef inline int posix_send(
 
 
 cdef inline intptr_t posix_recv_parts(Handle *handle, Part *parts, int count) noexcept nogil:
-    """os_recv_parts by one readv."""
-    cdef ssize_t size = read_parts(handle, <iovec *> parts, count)
+    """os_recv_parts by one readv, or read."""
+    cdef ssize_t size = -EINTR
     while size == -EINTR:
-        size = read_parts(handle, <iovec *> parts, count)
+        if count == 1 and handle.mode == MODE_NONBLOCKING:
+            handle.failed[PATH_RECV] = b"read"
+            size = outcome(read(<int> handle.io, parts.base, parts.size))
+        else:
+            size = read_parts(handle, <iovec *> parts, count)
     if size == 0:
         return -EAGAIN if handle.mode == MODE_SOCKET else -ENODEV
     return size
