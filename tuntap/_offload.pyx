@@ -11,7 +11,7 @@ from tuntap._kernels.cursor cimport Cursor, cursor_set
 from tuntap._kernels.gro cimport GRO_TCPV4, GRO_TCPV6, GRO_UDP, Item, gro_add, gro_begin, gro_headers
 from tuntap._kernels.gso cimport gso_begin, gso_complete, gso_size, gso_write
 from tuntap._kernels.virtio cimport (
-    VIRTIO_GSO_ECN, VIRTIO_GSO_TCPV4, VIRTIO_GSO_TCPV6, VIRTIO_GSO_UDP_L4, VIRTIO_HEADER_SIZE,
+    VIRTIO_GSO_ECN, VIRTIO_GSO_NONE, VIRTIO_GSO_TCPV4, VIRTIO_GSO_TCPV6, VIRTIO_GSO_UDP_L4, VIRTIO_HEADER_SIZE,
     VirtioHeader, virtio_decode, virtio_encode,
 )
 from tuntap._os.native cimport (
@@ -278,9 +278,16 @@ cdef int send_whole(Offload *offload, Handle *handle, SlotView *slots, int slot)
         if type == 0 or result not in (-EINVAL, -EIO):
             return result
     cursor_set(&packet, slot_at(slots, slot), length)
-    segments = gso_begin(&split, &packet, &header, offload.is_frame, True)
-    if segments <= 0:
+    # A wrong header must not look like a type that the kernel does not take.
+    segments = -EINVAL if header.hdr_len > length else gso_begin(
+        &split, &packet, &header, offload.is_frame, True)
+    if segments < 0:
         return -EINVAL
+    if segments == 0:
+        # No larger than one segment: some kernels refuse to see a super-packet in it (6.6.44).
+        header.gso_type = VIRTIO_GSO_NONE
+        header.gso_size = 0
+        return write_packet(offload, handle, &header, 0, 1)
     memset(&plain, 0, sizeof(plain))
     while offload.sent < segments:
         cursor_set(&packet, offload.outbox, INBOX_SIZE)

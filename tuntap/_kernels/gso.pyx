@@ -50,7 +50,7 @@ cdef int gso_begin(
             return -EINVAL
         checksum_at = TCP_CHECKSUM
     else:
-        if layout.protocol != PROTOCOL_UDP or not has_seed:
+        if layout.protocol != PROTOCOL_UDP or not has_seed or header.gso_type & VIRTIO_GSO_ECN:
             return -EINVAL
         split.header = UDP_HEADER_SIZE
         checksum_at = UDP_CHECKSUM
