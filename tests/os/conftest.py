@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+sys.path.insert(0, str(Path(__file__).parent))
+
 if sys.platform != "linux":
     collect_ignore_glob = ["test_linux_*.py"]
 
