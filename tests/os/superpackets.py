@@ -1,6 +1,8 @@
-"""TCP and UDP packets with every field in the caller's hand, and super-packets made of them."""
+"""TCP and UDP packets with every field in the caller's hand, super-packets made of them, and a witness."""
 
+import errno
 import ipaddress
+import socket
 import struct
 
 import numpy as np
@@ -14,6 +16,7 @@ FIN, SYN, RST, PSH, ACK, URG, ECE, CWR = 1, 2, 4, 8, 16, 32, 64, 128
 TCP, UDP = 6, 17
 KINDS = ["tcp4", "tcp6", "udp4", "udp6"]
 HOP_BY_HOP, ROUTING, DESTINATION = 0, 43, 60
+SOL_PACKET, PACKET_VNET_HDR, PACKET_IGNORE_OUTGOING, ETH_P_ALL = 263, 15, 23, 3  # linux/if_packet.h
 HOSTS = {4: ("10.0.0.2", "10.0.1.2"), 6: ("fd00::2", "fd00:1::2")}
 
 
@@ -80,3 +83,49 @@ def header_for(data, gso_size, *, ecn=False, **changes):
     }  # fmt: skip
     fields |= changes
     return np.array(tuple(fields[name] for name in HEADER.names), HEADER)
+
+
+def after_a_hop(data):
+    """The same with one less to live."""
+    if data[0] >> 4 == 6:
+        return data[:7] + bytes([data[7] - 1]) + data[8:]
+    size = (data[0] & 15) * 4
+    head = data[:8] + bytes([data[8] - 1]) + data[9:10] + b"\0\0" + data[12:size]
+    return head[:10] + testing.checksum(head).to_bytes(2, "big") + head[12:] + data[size:]
+
+
+class Watch:
+    """What enters the network stack from an interface, with its virtio-net header."""
+
+    def __init__(self, name):
+        self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+        self._socket.setsockopt(SOL_PACKET, PACKET_VNET_HDR, 1)
+        self._socket.setsockopt(SOL_PACKET, PACKET_IGNORE_OUTGOING, 1)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 24)
+        self._socket.bind((name, ETH_P_ALL))
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *unused):
+        self.close()
+
+    def close(self):
+        self._socket.close()
+
+    def receive(self, timeout=10):
+        self._socket.settimeout(timeout)
+        data = self._socket.recv(HEADER.itemsize + 70_000)
+        return np.frombuffer(data[: HEADER.itemsize], HEADER)[0].copy(), data[HEADER.itemsize :]
+
+    def everything(self):
+        """All that entered until now; a packet has entered when its write returns."""
+        found = []
+        while True:
+            try:
+                found.append(self.receive(timeout=0))
+            except BlockingIOError:
+                return found
+            except OSError as error:
+                if error.errno != errno.EINVAL:  # it entered, and no virtio-net header can describe it
+                    raise

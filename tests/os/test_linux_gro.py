@@ -4,68 +4,35 @@ A TUN with IFF_NAPI puts what is written to it through GRO, which with gro_flush
 packets from one write to the next; a packet socket behind it sees what was merged.
 """
 
-import ctypes
 import fcntl
 import itertools
 import os
-import socket
 import struct
 import subprocess
 
-import numpy as np
+import ethtool
 import pytest
 import superpackets as make
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from superpackets import ACK, CWR, ECE, FIN, KINDS, PSH, RST, SYN, URG, layout_of, packet
+from superpackets import ACK, CWR, ECE, FIN, KINDS, PSH, RST, SYN, URG, Watch, layout_of, packet
 
 import tuntap
 from tuntap import offload
 
 SETIFF, TUN, NO_PI, NAPI = 0x400454CA, 0x1, 0x1000, 0x10
-PACKET_VNET_HDR, ETH_P_ALL, SOL_PACKET = 15, 3, 263
 FLUSH_AFTER = 1_000_000  # nanoseconds
 TIMESTAMPS = bytes.fromhex("0101080a0102030405060708")
 
 
-def ethtool(name, request):
-    """SIOCETHTOOL; what the kernel answers."""
-    memory = ctypes.create_string_buffer(request, len(request))
-    with socket.socket() as control:
-        fcntl.ioctl(control, 0x8946, struct.pack("16sQ16x", name.encode(), ctypes.addressof(memory)))
-    return memory.raw
-
-
-def switch_feature_on(name, feature):
-    """ethtool -K name feature on"""
-    count = struct.unpack("IIQI", ethtool(name, struct.pack("IIQI", 0x37, 0, 1 << 4, 0)))[3]
-    strings = ethtool(name, struct.pack("III", 0x1B, 4, count) + bytes(32 * count))[12:]
-    features = [strings[i : i + 32].rstrip(b"\0").decode() for i in range(0, 32 * count, 32)]
-    block, bit = divmod(features.index(feature), 32)
-    request = bytearray(struct.pack("II", 0x3B, -(-count // 32)) + bytes(-(-count // 32) * 8))
-    struct.pack_into("II", request, 8 + 8 * block, 1 << bit, 1 << bit)
-    ethtool(name, bytes(request))
-
-
-class Watch:
-    """What enters the network stack from an interface, with its virtio-net header."""
-
-    def __init__(self, name):
-        self.socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
-        self.socket.setsockopt(SOL_PACKET, PACKET_VNET_HDR, 1)
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 24)
-        self.socket.bind((name, ETH_P_ALL))
-        self.socket.settimeout(10)
-
-    def groups(self, packets):
-        """Read until every packet came: ((indices of its packets), header, super-packet) each."""
-        left = list(range(len(packets)))
-        found = []
-        while left:
-            data = self.socket.recv(70_000)
-            header, data = np.frombuffer(data[:10], offload.HEADER)[0], data[10:]
-            found.append((take(left, packets, header, data), header, data))
-        return sorted(found, key=lambda one: one[0])
+def groups_of(watch, packets):
+    """Read until every packet came: ((indices of its packets), header, super-packet) each."""
+    left = list(range(len(packets)))
+    found = []
+    while left:
+        header, data = watch.receive()
+        found.append((take(left, packets, header, data), header, data))
+    return sorted(found, key=lambda one: one[0])
 
 
 def take(left, packets, header, data):
@@ -97,7 +64,7 @@ def kernel(_private_network, tmp_path_factory):
     subprocess.run(["mount", "-t", "sysfs", "sysfs", sysfs], check=True)
     (sysfs / "class/net/gro0/gro_flush_timeout").write_text(str(FLUSH_AFTER))
     subprocess.run(["umount", "--lazy", sysfs], check=True)
-    switch_feature_on("gro0", "rx-udp-gro-forwarding")
+    ethtool.switch_on("gro0", "rx-udp-gro-forwarding")
     watch = Watch("gro0")
 
     def merge(packets, is_right, attempts=30):
@@ -105,13 +72,13 @@ def kernel(_private_network, tmp_path_factory):
         for _ in range(attempts):
             for one in packets:
                 os.write(fd, one)
-            found = watch.groups(packets)
+            found = groups_of(watch, packets)
             if is_right(found):
                 break
         return found
 
     yield merge
-    watch.socket.close()
+    watch.close()
     os.close(fd)
 
 
@@ -129,10 +96,10 @@ def device(_private_network):
             sent = 0
             while sent < len(packets):
                 sent += tun.send_batch(batch, start=sent)
-            return watch.groups(packets)
+            return groups_of(watch, packets)
 
         yield merge
-        watch.socket.close()
+        watch.close()
 
 
 def coalesce(packets):

@@ -7,7 +7,7 @@ import pytest
 import superpackets as make
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from superpackets import ACK, CWR, ECE, FIN, KINDS, PSH, URG, header_for, layout_of, packet
+from superpackets import ACK, CWR, ECE, FIN, KINDS, PSH, URG, after_a_hop, header_for, layout_of, packet
 
 import tuntap
 from tuntap import offload, testing
@@ -54,15 +54,6 @@ def forward(_private_network):
 def time_to_live(data):
     """Of what was forwarded it is 63; the kernel's own packets (MLD) have another."""
     return data[8] if data[0] >> 4 == 4 else data[7]
-
-
-def after_a_hop(data):
-    """The same with one less to live."""
-    if data[0] >> 4 == 6:
-        return data[:7] + bytes([data[7] - 1]) + data[8:]
-    size = (data[0] & 15) * 4
-    head = data[:8] + bytes([data[8] - 1]) + data[9:10] + b"\0\0" + data[12:size]
-    return head[:10] + testing.checksum(head).to_bytes(2, "big") + head[12:] + data[size:]
 
 
 def check(forward, data, header, segments=None):
@@ -263,6 +254,20 @@ def test_headers_that_both_refuse(forward, kind, changes):
     for refuse in (forward, offload.split):
         with pytest.raises(tuntap.PacketError):
             refuse(data, header)
+
+
+def test_the_type_of_the_other_family(forward):
+    """The kernel refuses the one when it is written and drops the other later."""
+    data, gso_size = super_packet("tcp4")
+    header = header_for(data, gso_size, gso_type=make.TCPV6)
+    for refuse in (forward, offload.split):
+        with pytest.raises(tuntap.PacketError):
+            refuse(data, header)
+    data, gso_size = super_packet("tcp6")
+    header = header_for(data, gso_size, gso_type=make.TCPV4)
+    assert forward(data, header) == []
+    with pytest.raises(tuntap.PacketError):
+        offload.split(data, header)
 
 
 @pytest.mark.parametrize("kind", KINDS)
