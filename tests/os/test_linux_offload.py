@@ -121,6 +121,8 @@ def connection(peer, version):
     """A socket of the kernel connected to a peer."""
     with socket.socket(FAMILIES[version], socket.SOCK_STREAM) as client:
         client.setblocking(False)
+        # Nothing of it is left when the next device has these addresses.
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         assert client.connect_ex((THERE[version], 80)) == errno.EINPROGRESS
         while client.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) or not is_connected(client):
             peer.turn()
@@ -525,6 +527,22 @@ def test_super_packets_as_they_are(routed):
         assert [header["gso_size"] for _, header in received] == [header["gso_size"] for _, header in pairs]
 
 
+@pytest.mark.parametrize("capacity", [3, 128])
+def test_ordinary_packets_have_no_header(routed, capacity):
+    """Whatever was in `headers` before, and however they were received."""
+    source, tun = routed(offload=True)
+    batch = tun.batch(capacity)
+    for _ in range(3):
+        count = sum(
+            map(len, source.send_super_packets([SHAPES[0](0), SHAPES[0](1), SHAPES[-2](5), SHAPES[3](0)]))
+        )
+        while count:
+            batch.headers["gso_size"] = batch.headers["flags"] = 77
+            received = tun.recv_batch(batch, timeout=0)
+            assert not batch.headers[:received].tobytes().strip(b"\0")
+            count -= received
+
+
 def test_single_receives_of_super_packets_are_split(routed):
     source, tun = routed(offload="superpackets")
     (expected,) = source.send_super_packets([super_packet("tcp4", 5000, 1000)])
@@ -601,7 +619,7 @@ def tap(net, ip, local_route):
     """A TAP, and a peer on its link whose MAC address is known."""
     with tuntap.Tap("o0", offload=True, mac=MACS[0], addresses=ADDRESSES, quiet=True) as device:
         for version in (4, 6):
-            ip("neigh", "add", THERE[version], "lladdr", MACS[1], "dev", "o0")
+            ip("neigh", "replace", THERE[version], "lladdr", MACS[1], "dev", "o0")
         local_route("fd00::1")
         yield device
 
