@@ -484,6 +484,10 @@ cdef class Port:
         if self.label[0]:
             raise RuntimeError("this object holds a device already; make another one")
 
+    def _must_be_open(self):
+        if self.is_closed or self.is_shut:
+            raise self.failure(PATH_SEND, IS_CLOSED if self.is_closed else IS_SHUT, b"")
+
     cdef _take(self, Handle *handle, int result, str label):
         if result < 0:
             raise describe(PATH_CONTROL, -result, handle.failed[PATH_CONTROL], label)
@@ -778,8 +782,7 @@ cdef class Port:
             if not 1 <= batch.view.lengths[i] <= largest:
                 raise ValueError(f"packet {i}: length {batch.view.lengths[i]} is not 1 to {largest}")
         if first == last:
-            if self.is_closed or self.is_shut:
-                raise self.failure(PATH_SEND, IS_CLOSED if self.is_closed else IS_SHUT, b"")
+            self._must_be_open()
             return 0
         while True:
             with nogil:

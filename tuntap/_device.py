@@ -14,7 +14,7 @@ from typing import Literal, TypeVar
 from tuntap import _config, _core
 from tuntap._batch import PacketBatch
 from tuntap._config import AddressEntry, AddressLike, Interface, Statistics
-from tuntap._errors import PrivilegeError, TunTapError, UnsupportedError
+from tuntap._errors import ClosedError, PrivilegeError, TunTapError, UnsupportedError
 
 _D = TypeVar("_D", bound="Device")
 
@@ -39,6 +39,7 @@ class Queue(_core.Port):
     _overhead = 0  # bytes of a packet beside its MTU
     _packet_information = False
     _whole = False
+    _queues: dict[Queue, None] | None = None  # the queues of the device beside the first, in order
 
     def batch(self, capacity: int = 64, headroom: int = 0) -> PacketBatch:
         """A batch whose slots hold any packet of this device as it is configured now.
@@ -80,6 +81,11 @@ class Queue(_core.Port):
             The device has a single queue.
         """
         self._set("attached", 0)
+
+    def close(self) -> None:
+        super().close()
+        if self._queues is not None:
+            self._queues.pop(self, None)
 
 
 class Device(Queue):
@@ -492,10 +498,11 @@ class Device(Queue):
         The first is the device itself.  The kernel remembers which queue a flow was last sent
         through, and hands its packets over on the same; a flow it does not know goes by a hash.
         """
-        self._queues = tuple(queue for queue in self._queues if not queue.closed)
-        return (self, *self._queues)
+        return (self, *self._others())
 
-    _queues: tuple[Queue, ...] = ()
+    def _others(self) -> tuple[Queue, ...]:
+        """The queues beside the first, as they are at this moment: other threads add and close some."""
+        return tuple(self._queues or ())
 
     def add_queue(self) -> Queue:
         """Open one more queue; the device must have been opened with ``multi_queue=True`` or several.
@@ -509,12 +516,21 @@ class Device(Queue):
         ------
         DeviceBusyError
             The interface has a single queue, or as many as the kernel allows.
+        ClosedError
+            The device was closed or shut down, perhaps while the queue was being opened.
         """
         queue = Queue()
         queue._layer, queue._overhead = self._layer, self._overhead
         queue._whole, queue._packet_information = self._whole, self._packet_information
         queue._open_queue(self)
-        self._queues = (*self.queues[1:], queue)
+        queue._queues = vars(self).setdefault("_queues", {})
+        queue._queues[queue] = None
+        try:
+            # A close() or shutdown() in the meantime has not seen this queue.
+            self._must_be_open()
+        except ClosedError:
+            queue.close()
+            raise
         return queue
 
     @property
@@ -680,18 +696,18 @@ class Device(Queue):
 
     def interrupt(self) -> None:
         super().interrupt()
-        for queue in self._queues:
+        for queue in self._others():
             queue.interrupt()
 
     def shutdown(self) -> None:
         super().shutdown()
-        for queue in self._queues:
+        for queue in self._others():
             queue.shutdown()
 
     def close(self) -> None:
-        for queue in self._queues:
+        super().close()  # first: from now on add_queue() adds none
+        for queue in self._others():
             queue.close()
-        super().close()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._label!r}{' closed' if self.closed else ''}>"
