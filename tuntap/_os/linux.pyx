@@ -202,6 +202,7 @@ cdef int attach(Handle *handle, const OpenRequest *request) noexcept nogil:
     cdef int got = 0
     cdef int result
     cdef int flags = IFF_TAP if request.layer == LAYER_TAP else IFF_TUN
+    cdef bint was_there = False
     if request.flags & OPEN_PACKET_INFORMATION:
         handle.packet_information = 4
     else:
@@ -212,12 +213,13 @@ cdef int attach(Handle *handle, const OpenRequest *request) noexcept nogil:
         flags |= IFF_VNET_HDR
     if request.flags & OPEN_MULTI_QUEUE:
         flags |= IFF_MULTI_QUEUE
+        was_there = exists(handle, request.name)
     handle.layer = request.layer
     result = take_queue(handle, request.name, flags, &got)
     if result < 0:
         return result
-    # Only a persistent interface can have been there without a queue.
-    handle.created = not got & IFF_PERSIST
+    # Beside another queue, or persistent without one.
+    handle.created = not (was_there or got & IFF_PERSIST)
     if request.flags & OPEN_VIRTIO_HEADER:
         handle.framing[PATH_RECV] = handle.framing[PATH_SEND] = FRAMING_VIRTIO
         result = read_header_size(handle, not request.flags & OPEN_MULTI_QUEUE)
@@ -225,6 +227,14 @@ cdef int attach(Handle *handle, const OpenRequest *request) noexcept nogil:
             return result
     # Offloads outlive the program that set them on a persistent interface.
     return os_set(handle, SETTING_OFFLOAD, 0)
+
+
+cdef bint exists(Handle *handle, const char *name) noexcept nogil:
+    """Whether there is an interface of this name where the device is opened."""
+    cdef ifreq request
+    memset(&request, 0, sizeof(request))
+    strncpy(request.ifr_name, name, NAME_SIZE - 1)
+    return ioctl(<int> handle.control[1], SIOCGIFINDEX, &request) == 0
 
 
 cdef int take_queue(Handle *handle, const char *name, int flags, int *got) noexcept nogil:
@@ -266,10 +276,22 @@ cdef int read_header_size(Handle *handle, bint alone) noexcept nogil:
 
 
 cdef int os_open_queue(Handle *handle, Handle *of) noexcept nogil:
+    cdef int result = -EAGAIN
+    cdef int tries = 3
+    while result == -EAGAIN and tries:
+        result = open_queue(handle, of)
+        tries -= 1
+        if result < 0:
+            os_close(handle)
+    return -ENODEV if result == -EAGAIN else result
+
+
+cdef int open_queue(Handle *handle, Handle *of) noexcept nogil:
+    """-EAGAIN if the interface was renamed or moved meanwhile, and the name led elsewhere."""
     cdef char name[NAME_SIZE]
-    cdef int flags = IFF_TAP if of.layer == LAYER_TAP else IFF_TUN
+    cdef int flags = IFF_MULTI_QUEUE | (IFF_TAP if of.layer == LAYER_TAP else IFF_TUN)
     cdef int got
-    cdef intptr_t netns = -1
+    cdef intptr_t netns
     cdef int result
     handle_clear(handle)
     handle.owned = 1
@@ -278,10 +300,10 @@ cdef int os_open_queue(Handle *handle, Handle *of) noexcept nogil:
     handle.framing[PATH_RECV] = of.framing[PATH_RECV]
     handle.framing[PATH_SEND] = of.framing[PATH_SEND]
     handle.header_size = of.header_size
+    handle.prefix = of.prefix
     handle.packet_information = of.packet_information
     handle.offload = of.offload
-    flags |= IFF_MULTI_QUEUE
-    if not of.packet_information:
+    if not of.packet_information and not of.prefix:
         flags |= IFF_NO_PI
     if of.header_size:
         flags |= IFF_VNET_HDR
@@ -296,9 +318,28 @@ cdef int os_open_queue(Handle *handle, Handle *of) noexcept nogil:
     close_fd(&netns)
     if result == 0:
         result = take_queue(handle, name, flags, &got)
-    if result < 0:
-        os_close(handle)
+    if result == 0 and not is_same_interface(handle, of):
+        handle.failed[PATH_CONTROL] = b"ioctl(TUNSETIFF)"
+        result = -EAGAIN
     return result
+
+
+cdef bint is_same_interface(Handle *one, Handle *other) noexcept nogil:
+    """A name that is not there makes a new interface, which goes when its queue is closed."""
+    cdef int64_t index = 0
+    cdef int64_t other_index = 0
+    return (
+        os_get(one, SETTING_INDEX, &index) == 0 and os_get(other, SETTING_INDEX, &other_index) == 0
+        and index == other_index and realm_behind(one) == realm_behind(other)
+    )
+
+
+cdef uint64_t realm_behind(const Handle *handle) noexcept nogil:
+    """What identifies the namespace of the interface; 0 without the rights to know."""
+    cdef intptr_t netns = ioctl(<int> handle.io, TUNGETDEVNETNS)
+    cdef uint64_t realm = realm_of(<int> netns) if netns >= 0 else 0
+    close_fd(&netns)
+    return realm
 
 
 cdef int os_adopt(Handle *handle, intptr_t io) noexcept nogil:
@@ -316,6 +357,7 @@ cdef int os_adopt(Handle *handle, intptr_t io) noexcept nogil:
         if ioctl(<int> io, TUNGETIFF, &request) < 0:
             return fail(handle, PATH_CONTROL, b"ioctl(TUNGETIFF)")
         handle.layer = LAYER_TAP if request.ifr_flags & IFF_TAP else LAYER_TUN
+        handle.detached = (request.ifr_flags & IFF_DETACH_QUEUE) != 0
         if request.ifr_flags & IFF_VNET_HDR:
             handle.framing[PATH_RECV] = handle.framing[PATH_SEND] = FRAMING_VIRTIO
             if ioctl(<int> io, TUNGETVNETHDRSZ, &handle.header_size) < 0:
@@ -374,10 +416,16 @@ cdef int os_recv(Handle *handle, SlotView *slots, int start, int stop, int *erro
 
 
 cdef int os_send(Handle *handle, SlotView *slots, int start, int stop, int *error) noexcept nogil:
-    cdef int moved = posix_send(handle, slots, start, stop, PI_IPV4, PI_IPV6, error)
-    if handle.detached and error[0] == EIO:
-        error[0] = EUNATCH            # not down: it is this queue that takes nothing
-    return moved
+    if handle.detached:
+        return refuse_detached(handle, error)
+    return posix_send(handle, slots, start, stop, PI_IPV4, PI_IPV6, error)
+
+
+cdef int refuse_detached(Handle *handle, int *error) noexcept nogil:
+    """The kernel would take the packet all the same, but such a queue is to carry none."""
+    handle.failed[PATH_SEND] = b"write"
+    error[0] = EUNATCH
+    return 0
 
 
 cdef intptr_t os_recv_parts(Handle *handle, Part *parts, int count) noexcept nogil:
@@ -385,8 +433,11 @@ cdef intptr_t os_recv_parts(Handle *handle, Part *parts, int count) noexcept nog
 
 
 cdef intptr_t os_send_parts(Handle *handle, Part *parts, int count) noexcept nogil:
-    cdef intptr_t size = posix_send_parts(handle, parts, count)
-    return -EUNATCH if handle.detached and size == -EIO else size
+    cdef int error = 0
+    if handle.detached:
+        refuse_detached(handle, &error)
+        return -error
+    return posix_send_parts(handle, parts, count)
 
 
 cdef int os_wait(Handle *handle, int path, int64_t timeout_ns) noexcept nogil:
@@ -538,7 +589,7 @@ cdef int ensure_control(Handle *handle, bint to_write) noexcept nogil:
     cdef intptr_t netns_fd
     cdef uint64_t realm
     cdef int result = 0
-    if handle.io < 0 or handle.detached:
+    if handle.io < 0:
         return 0
     if handle.layer == LAYER_UNKNOWN:
         handle.failed[PATH_CONTROL] = b"ioctl(TUNGETIFF)"
@@ -623,8 +674,7 @@ cdef int os_get(Handle *handle, int setting, int64_t *value) noexcept nogil:
         value[0] = handle.offload
         return 0
     if setting == SETTING_ATTACHED:
-        value[0] = not handle.detached
-        return 0
+        return get_attached(handle, value)
     result = find_link(handle, &link, False)
     if result < 0:
         return result
@@ -662,9 +712,6 @@ cdef int driver_ioctl(Handle *handle, unsigned long request, int64_t value, cons
     if handle.layer == LAYER_UNKNOWN:
         handle.failed[PATH_CONTROL] = call
         return -ENOTTY
-    if handle.detached:
-        handle.failed[PATH_CONTROL] = call
-        return -EUNATCH
     if ioctl(<int> handle.io, request, <unsigned long> value) < 0:
         return fail(handle, PATH_CONTROL, call)
     return 0
@@ -699,25 +746,32 @@ cdef int set_offload(Handle *handle, int wanted) noexcept nogil:
     return result
 
 
+cdef int get_attached(Handle *handle, int64_t *value) noexcept nogil:
+    cdef ifreq request
+    value[0] = 1
+    if handle.layer == LAYER_UNKNOWN:
+        return 0                      # a socket: there are no others
+    memset(&request, 0, sizeof(request))
+    if ioctl(<int> handle.io, TUNGETIFF, &request) < 0:
+        return fail(handle, PATH_CONTROL, b"ioctl(TUNGETIFF)")
+    value[0] = not request.ifr_flags & IFF_DETACH_QUEUE
+    return 0
+
+
 cdef int set_attached(Handle *handle, bint attached) noexcept nogil:
     cdef ifreq request
-    cdef int result
+    cdef int64_t was_attached
+    cdef int result = get_attached(handle, &was_attached)
     if handle.layer == LAYER_UNKNOWN:
         handle.failed[PATH_CONTROL] = b"ioctl(TUNSETQUEUE)"
         return -ENOTTY
-    if attached == (not handle.detached):
-        return 0
-    if not attached:
-        # From now on the descriptor does not say whose it was.
-        result = ensure_control(handle, False)
-        if result == 0:
-            result = os_get_name(handle, handle.name)
-        if result < 0:
-            return result
-    memset(&request, 0, sizeof(request))
-    request.ifr_flags = IFF_ATTACH_QUEUE if attached else IFF_DETACH_QUEUE
-    if ioctl(<int> handle.io, TUNSETQUEUE, &request) < 0:
-        return fail(handle, PATH_CONTROL, b"ioctl(TUNSETQUEUE)")
+    if result < 0:
+        return result
+    if attached != was_attached:
+        memset(&request, 0, sizeof(request))
+        request.ifr_flags = IFF_ATTACH_QUEUE if attached else IFF_DETACH_QUEUE
+        if ioctl(<int> handle.io, TUNSETQUEUE, &request) < 0:
+            return fail(handle, PATH_CONTROL, b"ioctl(TUNSETQUEUE)")
     handle.detached = not attached
     return 0
 
@@ -754,7 +808,7 @@ cdef int os_set(Handle *handle, int setting, int64_t value) noexcept nogil:
 
 cdef int os_get_name(Handle *handle, char *name) noexcept nogil:
     cdef ifreq request
-    if handle.io < 0 or handle.detached:
+    if handle.io < 0:
         memcpy(name, handle.name, NAME_SIZE)
         return 0
     memset(&request, 0, sizeof(request))
