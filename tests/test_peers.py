@@ -66,9 +66,10 @@ def answering(device, answer):
 class TestPing:
     @pytest.mark.parametrize("peer", [PEER4, PEER6])
     @pytest.mark.parametrize("size", [0, 56, 1400])
-    def test_is_answered_in_python(self, net, peer, size):
+    def test_is_answered_in_python(self, net, local_route, peer, size):
         ping = program("ping")
         with Tun(addresses=[f"{HOST4}/24", f"{HOST6}/64"]) as tun, answering(tun, icmp_reply):
+            local_route(HOST6)
             result = subprocess.run(
                 [ping, "-n", "-c", "5", "-i", "0.02", "-W", "2", "-s", str(size), peer],
                 capture_output=True, text=True, timeout=PATIENCE,
