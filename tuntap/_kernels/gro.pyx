@@ -83,7 +83,8 @@ cdef inline void forget_flows(Window *window) noexcept nogil:
 cdef bint read_item(Window *window, Item *item, Cursor *packet, const Layout *layout) noexcept nogil:
     """What merging must know of a TCP or UDP packet; False if its header is not all there."""
     cdef size_t transport = layout.transport
-    cdef size_t header = TCP_HEADER_SIZE
+    cdef size_t header
+    cdef bint is_whole = layout.end == packet.size
     cdef uint8_t flags
     cdef uint16_t fragmentation
     item.version = <uint8_t> layout.version
@@ -93,7 +94,10 @@ cdef bint read_item(Window *window, Item *item, Cursor *packet, const Layout *la
         flags = get8(packet, transport + 13)
         item.sequence = get32(packet, transport + 4)
         item.ending = flags & TCP_ENDING
-        item.is_open = header >= TCP_HEADER_SIZE and not flags & TCP_UNMERGEABLE
+        item.is_open = not flags & TCP_UNMERGEABLE
+        if header < TCP_HEADER_SIZE:
+            header = TCP_HEADER_SIZE
+            is_whole = False          # it says that its checksum is no part of it
     else:
         item.type = GRO_UDP
         header = UDP_HEADER_SIZE
@@ -105,7 +109,7 @@ cdef bint read_item(Window *window, Item *item, Cursor *packet, const Layout *la
     item.flow = place_of(packet, layout)
     header += transport
     item.is_open = (
-        item.is_open and item.type & window.types and layout.end == packet.size and packet.size > header
+        item.is_open and is_whole and item.type & window.types and packet.size > header
         and header <= GRO_HEADERS_MAX
     )
     if layout.version == 4:
@@ -115,7 +119,7 @@ cdef bint read_item(Window *window, Item *item, Cursor *packet, const Layout *la
             item.is_open and transport == layout.network + IPV4_HEADER_SIZE
             and fragmentation in (0, IPV4_MAY_NOT_FRAGMENT)
         )
-    if header > GRO_HEADERS_MAX or layout.end != packet.size:
+    if header > GRO_HEADERS_MAX or not is_whole:
         return True               # its checksum is not ours to complete, either
     item.network = <uint16_t> layout.network
     item.transport = <uint16_t> transport
