@@ -391,6 +391,7 @@ cdef class Port:
         cdef Handle handle
         cdef int result
         cdef bint has_offload = False
+        cdef bint is_frame = False
         cdef bint whole = False
         cdef bint trusted = False
         self._must_be_new()
@@ -402,6 +403,7 @@ cdef class Port:
                     of.handle.failed[PATH_CONTROL] = handle.failed[PATH_CONTROL]
                 has_offload = of.offload != NULL
                 if has_offload:
+                    is_frame = of.offload.is_frame
                     whole = of.offload.whole
                     trusted = of.offload.trusted
             failed = of.end()
@@ -409,9 +411,9 @@ cdef class Port:
         self._take(&handle, result, of._label)
         if has_offload:
             self.types = of.types
-            self._use_offload(whole, trusted)
+            self._use_offload(is_frame, whole, trusted)
 
-    def _use_offload(self, bint whole, bint trusted):
+    def _use_offload(self, bint is_frame, bint whole, bint trusted):
         """Packets have a virtio-net header from now on; nobody has received or sent yet."""
         if self.types is None:
             self.types = SuperPacketTypes()
@@ -419,7 +421,7 @@ cdef class Port:
         self.offload = <Offload *> malloc(sizeof(Offload))
         if self.offload == NULL:
             raise MemoryError()
-        offload_begin(self.offload, &self.handle, &self.types.bits, whole, trusted)
+        offload_begin(self.offload, &self.types.bits, is_frame, whole, trusted)
 
     def _has_virtio_header(self):
         return self.handle.framing[PATH_RECV] == FRAMING_VIRTIO

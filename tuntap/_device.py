@@ -245,7 +245,7 @@ class Device(Queue):
         try:
             if has_offload:
                 self._set("offload", wanted_offload)
-                self._use_offload(self._whole, not checksums)
+                self._use_offload(self._layer == _LAYER_TAP, self._whole, not checksums)
             for _ in range(1, queues):
                 self.add_queue()
         except BaseException:
@@ -358,7 +358,7 @@ class Device(Queue):
         fd = _config.parse_integer(fd, "fd", 0, 2**31 - 1)
         owned = _config.parse_flag(owned, "owned")
         checksums = _config.parse_flag(checksums, "checksums")
-        has_offload, whole = _config.parse_offload(offload or False)
+        has_offload, whole = _config.parse_offload(False if offload is None else offload)
         device = cls.__new__(cls)
         layer = device._adopt(fd)
         if layer not in (0, cls._layer):
@@ -373,7 +373,7 @@ class Device(Queue):
             raise ValueError(f"descriptor {fd} was made with{'' if framed else 'out'} a virtio-net header")
         if framed:
             device._whole = whole
-            device._use_offload(whole, not checksums)
+            device._use_offload(cls._layer == _LAYER_TAP, whole, not checksums)
         if owned:
             device._own()
         return device

@@ -37,7 +37,7 @@ cdef struct Offload:
     uint8_t outbox[INBOX_SIZE]
 
 cdef void offload_begin(
-    Offload *offload, const Handle *handle, uint32_t *types, bint whole, bint trusted,
+    Offload *offload, uint32_t *types, bint is_frame, bint whole, bint trusted,
 ) noexcept nogil
 
 # As os_recv and os_send, but a receive that found nothing more says EAGAIN; `again` says that this is

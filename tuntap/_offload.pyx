@@ -15,7 +15,7 @@ from tuntap._kernels.virtio cimport (
     VirtioHeader, virtio_decode, virtio_encode,
 )
 from tuntap._os.native cimport (
-    LAYER_TAP, OFFLOAD_TCP4, OFFLOAD_TCP6, OFFLOAD_UDP, Handle, SlotView, os_recv_parts, os_send_parts,
+    OFFLOAD_TCP4, OFFLOAD_TCP6, OFFLOAD_UDP, Handle, SlotView, os_recv_parts, os_send_parts,
     slot_fill,
 )
 
@@ -24,11 +24,11 @@ if (GRO_TCPV4, GRO_TCPV6, GRO_UDP) != (OFFLOAD_TCP4, OFFLOAD_TCP6, OFFLOAD_UDP):
 
 
 cdef void offload_begin(
-    Offload *offload, const Handle *handle, uint32_t *types, bint whole, bint trusted,
+    Offload *offload, uint32_t *types, bint is_frame, bint whole, bint trusted,
 ) noexcept nogil:
     offload.whole = whole
     offload.trusted = trusted
-    offload.is_frame = handle.layer == LAYER_TAP
+    offload.is_frame = is_frame
     offload.types = types
     offload.rejected = 0
     offload.next = offload.segments = 0

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 
 from tuntap import _core
 from tuntap._batch import PacketBatch
-from tuntap._config import AddressEntry
+from tuntap._config import AddressEntry, parse_offload
 from tuntap._device import Device, Tap, Tun
 from tuntap._errors import (
     DeviceBusyError,
@@ -241,6 +241,7 @@ def pair(
     family = getattr(socket, "AF_UNIX", None)
     if family is None:
         raise UnsupportedError(errno.EOPNOTSUPP, "this system has no local datagram sockets")
+    parse_offload(offload)
     made: type[MemoryTun | MemoryTap] = MemoryTap if issubclass(kind, Tap) else MemoryTun
     one, other = socket.socketpair(family, getattr(socket, "SOCK_SEQPACKET", socket.SOCK_DGRAM))
     try:
