@@ -1291,9 +1291,10 @@ cdef int begin_split(Split *split, Py_buffer *packet, bytes header) except -1:
     cdef int segments
     if not 1 <= packet.len <= LARGEST_PACKET:
         raise ValueError(f"a packet is 1 to {LARGEST_PACKET} bytes, not {packet.len}")
-    cursor_set(&cursor, <const uint8_t *> <const char *> header, <size_t> len(header))
-    if virtio_decode(&cursor, &fields) < 0:
+    if len(header) != VIRTIO_HEADER_SIZE:
         raise ValueError(f"a header has {VIRTIO_HEADER_SIZE} bytes, not {len(header)}")
+    cursor_set(&cursor, <const uint8_t *> <const char *> header, <size_t> len(header))
+    virtio_decode(&cursor, &fields)
     cursor_set(&cursor, <const uint8_t *> packet.buf, <size_t> packet.len)
     segments = gso_begin(split, &cursor, &fields, False, True)
     if segments < 0:
@@ -1336,6 +1337,14 @@ def split(packet, bytes header):
         PyBuffer_Release(&memory)
 
 
+cdef bint overlap(const Py_buffer *one, const Py_buffer *other) noexcept:
+    """Whether two buffers share memory."""
+    return (
+        <const uint8_t *> one.buf < <const uint8_t *> other.buf + other.len
+        and <const uint8_t *> other.buf < <const uint8_t *> one.buf + one.len
+    )
+
+
 def split_into(packet, bytes header, Slots batch not None):
     """See `tuntap.offload.split_into`."""
     cdef Split state
@@ -1347,6 +1356,8 @@ def split_into(packet, bytes header, Slots batch not None):
     batch.view.cuts = 0
     get_packet(packet, &memory)
     try:
+        if overlap(&memory, &batch.memory):
+            raise ValueError("the packet lies in slots of the batch that its segments are to go to")
         segments = begin_split(&state, &memory, header)
         if segments == 0:
             return batch.fill([complete(&memory, header)])
@@ -1370,35 +1381,42 @@ def split_into(packet, bytes header, Slots batch not None):
 def coalesce_into(Slots batch not None, Slots into not None, bint udp=True):
     """See `tuntap.offload.coalesce_into`."""
     cdef Window *window
+    cdef int packets = batch.used
+    cdef int32_t largest = min(batch.view.slot_size, <int32_t> LARGEST_PACKET)
+    cdef int32_t length = 1
     cdef int taken = 0
     cdef int made = 0
-    cdef int i
-    if batch is into:
+    cdef int i = 0
+    if overlap(&batch.memory, &into.memory):
         raise ValueError("a batch cannot be coalesced into itself")
+    into.used = 0
+    into.view.cuts = 0
     if into.view.headers == NULL or into.view.slot_size < LARGEST_PACKET:
         raise ValueError(f"super-packets need slots of {LARGEST_PACKET} bytes")
-    if into.view.capacity < batch.used:
-        raise ValueError(f"{batch.used} packets may need as many slots, not {into.view.capacity}")
-    for i in range(batch.used):
-        if not 1 <= batch.view.lengths[i] <= min(batch.view.slot_size, <int32_t> LARGEST_PACKET):
-            raise ValueError(f"packet {i}: {batch.view.lengths[i]} is no length of a packet")
+    if into.view.capacity < packets:
+        raise ValueError(f"{packets} packets may need as many slots, not {into.view.capacity}")
     window = <Window *> malloc(sizeof(Window))
     if window == NULL:
         raise MemoryError()
-    into.view.cuts = 0
     with nogil:
-        while taken < batch.used:
+        while taken < packets:
             gro_begin(window, GRO_TCPV4 | GRO_TCPV6 | (GRO_UDP if udp else 0), False, False, False)
-            i = taken
-            while i < batch.used and gro_add(
-                window, batch.view.data + i * batch.view.stride, <size_t> batch.view.lengths[i]
-            ) == 0:
-                i += 1
+            for i in range(taken, packets):
+                # Another thread owns the array too: read once.
+                length = (<volatile int32_t *> batch.view.lengths)[i]
+                if not 1 <= length <= largest:
+                    break
+                if gro_add(window, batch.view.data + i * batch.view.stride, <size_t> length) < 0:
+                    break
+            if not 1 <= length <= largest:
+                break
             for i in range(window.items):
                 write_item(window, &window.item[i], &batch.view, taken, &into.view, made)
                 made += 1
             taken += window.packets
     free(window)
+    if taken < packets:
+        raise ValueError(f"packet {i}: {length} is no length of a packet")
     into.used = made
     return made
 

@@ -140,12 +140,12 @@ def coalesce_into(batch: PacketBatch, into: PacketBatch, udp: bool = True) -> in
 
 
 def _header_bytes(header: Header) -> bytes:
-    if isinstance(header, (np.void, np.ndarray)):
+    if isinstance(header, (np.void, np.ndarray)) and header.dtype != np.uint8:
         if header.dtype != HEADER or header.size != 1:
             raise TypeError(f"a header is one element of dtype HEADER, not {header!r}")
         return header.tobytes()
     try:
-        return bytes(memoryview(header))
+        return bytes(memoryview(header))  # type: ignore[arg-type]
     except TypeError:
         raise TypeError(
             f"a header is an element of HEADER or 10 bytes, not {type(header).__name__}"
