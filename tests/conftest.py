@@ -12,10 +12,16 @@ from pathlib import Path
 # numpy's BLAS threads would keep an ordinary user from entering a user namespace.
 os.environ["OPENBLAS_NUM_THREADS"] = "1"
 
+import hypothesis
 import pytest
 
 import tuntap
 from tuntap import testing
+
+# How many examples a property gets that does not say so itself; `--hypothesis-profile=ci` asks for many.
+hypothesis.settings.register_profile("quick", max_examples=200, deadline=None)
+hypothesis.settings.register_profile("ci", max_examples=10_000, deadline=None)
+hypothesis.settings.load_profile("quick")
 
 
 def pytest_addoption(parser):

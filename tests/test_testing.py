@@ -3,6 +3,10 @@
 import contextlib
 import errno
 import ipaddress
+import os
+import select
+import socket
+import struct
 
 import numpy as np
 import pytest
@@ -280,6 +284,245 @@ class TestPair:
                 moved += left.recv_batch(batch, timeout=1)
                 assert right.send_batch(batch) == batch.count
             assert [server.recv(timeout=1)[28:] for _ in range(100)] == [bytes([i]) for i in range(100)]
+
+
+def flow(count, size, start=0, make=udp):
+    """Datagrams of one flow, each with an identification of its own, of which the last may be smaller."""
+    packets = []
+    for number in range(start, start + count):
+        packet = make(V4, W4, 7, 9, bytes([number % 256]) * size)
+        head = packet[:4] + number.to_bytes(2, "big") + packet[6:10] + b"\0\0" + packet[12:20]
+        packets.append(head[:10] + checksum(head).to_bytes(2, "big") + head[12:] + packet[20:])
+    return packets
+
+
+def received(device, count, capacity=64):
+    """So many packets, in batches."""
+    batch, packets = device.batch(capacity), []
+    while len(packets) < count:
+        device.recv_batch(batch, timeout=1)
+        assert not batch.truncated
+        packets += [bytes(packet) for packet in batch]
+    assert device.pending == 0
+    with pytest.raises(TimeoutError):
+        device.recv(timeout=0)
+    return packets
+
+
+def framed(device, packet):
+    """What a device of this kind carries: the packet, or a frame around it."""
+    return ethernet("02:00:00:00:00:01", "02:00:00:00:00:02", packet) if isinstance(device, Tap) else packet
+
+
+class TestPairWithOffload:
+    @pytest.fixture(params=[Tun, Tap], ids=["Tun", "Tap"])
+    def kind(self, request):
+        return request.param
+
+    def test_what_one_coalesces_the_other_splits(self, kind):
+        one, other = pair(kind, offload=True)
+        with one, other:
+            packets = [framed(one, packet) for packet in flow(100, 500)]
+            batch = one.batch(128)
+            batch.fill(packets)
+            assert one.send_batch(batch) == 100
+            first = other.batch(128)
+            assert 1 < other.recv_batch(first, timeout=1) <= 100
+            assert not first.headers["gso_type"].any()
+            rest = received(other, 100 - first.count)
+            assert [bytes(packet) for packet in first] + rest == packets
+
+    def test_it_goes_in_super_packets(self):
+        """One read of a plain socket is what many packets became."""
+        one, other = pair(offload=True)
+        with one, other:
+            batch = one.batch(128)
+            batch.fill(flow(100, 500))
+            one.send_batch(batch)
+            with socket.socket(fileno=os.dup(other.fileno())) as sock:
+                whole = sock.recv(100_000)
+            assert whole[:10] == struct.pack("=BBHHHH", 1, 5, 28, 500, 20, 6)
+            assert tuntap.offload.split(whole[10:], whole[:10]) == flow(100, 500)
+
+    def test_more_segments_than_slots(self, kind):
+        one, other = pair(kind, offload=True)
+        with one, other:
+            packets = [framed(one, packet) for packet in flow(100, 500)]
+            batch, few = one.batch(128), other.batch(7)
+            batch.fill(packets)
+            one.send_batch(batch)
+            assert other.pending == 0
+            seen = []
+            for expected in (93, 86, 79):
+                assert other.recv_batch(few, timeout=0) == 7
+                assert other.pending == expected
+                seen += [bytes(packet) for packet in few]
+            assert select.select([other], [], [], 0)[0] == [], (
+                "they wait in memory, where select sees nothing"
+            )
+            seen.append(other.recv(timeout=0))
+            buffer = bytearray(600)
+            size = other.recv_into(buffer, timeout=0)
+            seen.append(bytes(buffer[:size]))
+            assert other.pending == 77
+            one.send(framed(one, udp(V4, W4, 1, 2, b"behind")))
+            seen += received(other, 78, 10)
+            assert seen == [*packets, framed(one, udp(V4, W4, 1, 2, b"behind"))]
+
+    def test_what_is_pending_is_lost_at_the_end(self):
+        one, other = pair(offload=True)
+        with one, other:
+            batch = one.batch(8)
+            batch.fill(flow(8, 500))
+            one.send_batch(batch)
+            other.recv(timeout=1)
+            assert other.pending == 7
+            other.shutdown()
+            with pytest.raises(ClosedError):
+                other.recv()
+            other.close()
+            assert other.pending == 0
+
+    def test_what_is_pending_comes_before_the_end_of_the_other(self):
+        one, other = pair(offload=True)
+        with one, other:
+            batch = one.batch(8)
+            batch.fill(flow(8, 500))
+            one.send_batch(batch)
+            one.close()
+            assert [other.recv(timeout=1) for _ in range(8)] == flow(8, 500)
+            with pytest.raises(DeviceGoneError):
+                other.recv(timeout=1)
+
+    def test_super_packets_as_they_are(self, kind):
+        one, other = pair(kind, offload="superpackets")
+        with one, other:
+            ((header, packet),) = tuntap.offload.coalesce(flow(30, 1000))
+            link = len(framed(one, b""))
+            header["csum_start"] += link
+            packet, plain = framed(one, packet), framed(one, udp(V4, W4, 1, 2, b"plain"))
+            batch, room = one.batch(4), other.batch(4)
+            assert room.slot_size >= 65535
+            batch.fill([packet, plain, packet])
+            batch.headers[0] = batch.headers[2] = header
+            assert one.send_batch(batch) == 3
+            count = 0
+            while count < 3:
+                count += other.recv_batch(room, timeout=1)
+            assert [bytes(p) for p in room] == [packet, plain, packet]
+            assert room.headers[0] == room.headers[2] == header
+            assert room.headers[1].tobytes() == bytes(10)
+            # Calls for one packet move ordinary ones.
+            one.send_batch(batch, start=0, stop=1)
+            expected = [framed(one, p) for p in flow(30, 1000)]
+            assert [other.recv(timeout=1) for _ in range(30)] == expected
+            assert other.pending == 0
+            one.send(plain)
+            assert other.recv_batch(room, timeout=1) == 1
+            assert room.headers[0].tobytes() == bytes(10)
+
+    def test_the_largest_super_packet(self):
+        one, other = pair(offload="superpackets")
+        with one, other:
+            packets = flow(128, 483)
+            ((header, packet),) = tuntap.offload.coalesce(packets)
+            batch, room = one.batch(1), other.batch(1)
+            batch.fill([packet])
+            batch.headers[0] = header
+            one.send_batch(batch)
+            assert other.recv_batch(room, timeout=1) == 1
+            assert bytes(room[0]) == packet
+            assert tuntap.offload.split(room[0], room.headers[0]) == packets
+
+    def test_what_is_in_use(self):
+        everything = {"checksum", "tcp4", "tcp6", "udp"}
+        for offload in (True, "superpackets"):
+            one, other = pair(offload=offload)
+            with one, other:
+                assert one.offload == other.offload == everything
+                one.offload = {"checksum", "tcp4"}
+                assert (one.offload, other.offload) == ({"checksum", "tcp4"}, everything)
+        one, other = pair()
+        with one, other:
+            assert one.offload == frozenset()
+            with pytest.raises(tuntap.UnsupportedError, match="without offload"):
+                one.offload = {"checksum"}
+
+    def test_what_is_switched_off_is_not_merged(self):
+        one, other = pair(offload=True)
+        with one, other:
+            one.offload = {"checksum", "tcp4", "tcp6"}
+            batch = one.batch(8)
+            batch.fill(flow(8, 500))
+            assert one.send_batch(batch) == 8
+            other.recv(timeout=1)
+            assert other.pending == 0
+            assert len(received(other, 7)) == 7
+
+    def test_statistics_count_packets(self):
+        one, other = pair(offload=True)
+        with one, other:
+            packets = flow(60, 500)
+            batch = one.batch(64)
+            batch.fill(packets)
+            one.send_batch(batch)
+            assert received(other, 60) == packets
+            assert (one.stats.rx_packets, other.stats.tx_packets) == (60, 60)
+            assert one.stats.rx_bytes == other.stats.tx_bytes == sum(map(len, packets))
+
+    @pytest.mark.parametrize("offload", [True, "superpackets"])
+    def test_a_full_pair(self, offload):
+        """What did not find room goes when there is some; each packet arrives in its order."""
+        one, other = pair(offload=offload)
+        with one, other:
+            batch = one.batch(64)
+            sent = 0
+            with contextlib.suppress(TimeoutError):
+                while sent < 60_000:
+                    batch.fill(flow(50, 400, sent))
+                    count = one.send_batch(batch, timeout=0)
+                    sent += count
+                    if count < 50:
+                        break
+            last = flow(1, 400, 65_000)[0]
+            with contextlib.suppress(TimeoutError):
+                while sent < 60_000:
+                    one.send(last, timeout=0)
+                    sent += 1
+            with pytest.raises(TimeoutError):
+                one.send(last, timeout=0)
+            packets = []
+            with contextlib.suppress(TimeoutError):
+                while True:
+                    packets.append(other.recv(timeout=0))
+            assert len(packets) == sent > 50
+            numbers = [int.from_bytes(packet[4:6], "big") for packet in packets if packet[4:6] != b"\xfd\xe8"]
+            assert numbers == [*range(len(numbers))]
+            assert one.send(packets[0], timeout=0) == len(packets[0])
+
+    @pytest.mark.parametrize("offload", ["yes", "", 2, None, 1.5, b"superpackets"])
+    def test_what_is_no_choice(self, offload):
+        with pytest.raises((TypeError, ValueError), match="offload"):
+            pair(offload=offload)
+        if offload is not None:  # which lets the descriptor say
+            one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+            with one, other, pytest.raises((TypeError, ValueError), match="offload"):
+                Tun.from_fd(one.fileno(), owned=False, offload=offload)
+
+    def test_a_header_that_fits_nothing_costs_one_packet(self):
+        """The other end may be a program of anybody's."""
+        for offload in (True, "superpackets"):
+            one, other = pair(offload=offload)
+            with one, other, socket.socket(fileno=os.dup(one.fileno())) as sock:
+                good = udp(V4, W4, 1, 2, b"good")
+                hostile = struct.pack("=BBHHHH", 1, 5, 28, 100, 20, 6) + b"\0" * 300
+                for data in (bytes(10) + good, hostile, b"short", bytes(10), bytes(10) + good):
+                    sock.send(data)
+                assert other.recv(timeout=1) == good
+                for _ in range(3):
+                    with pytest.raises(PacketError):
+                        other.recv(timeout=1)
+                assert other.recv(timeout=1) == good
 
 
 def build(layer):

@@ -1,0 +1,329 @@
+"""Slow twins of the GSO and GRO kernels, written from the RFCs and from what Linux does.
+
+`split` is what Linux makes of a super-packet (tcp_gso_segment, __udp_gso_segment, skb_checksum_help), or
+refuses (virtio_net_hdr_to_skb).  `coalesce` is what its GRO merges (tcp_gro_receive, udp_gro_receive,
+inet_gro_receive), less what would not come apart into the very same bytes.
+"""
+
+import struct
+from typing import NamedTuple
+
+from flows import ones_sum
+
+NEEDS_CSUM = 1
+GSO_NONE, GSO_TCPV4, GSO_TCPV6, GSO_UDP_L4, GSO_ECN = 0, 1, 4, 5, 0x80
+HEADER = "=BBHHHH"  # flags, gso_type, hdr_len, gso_size, csum_start, csum_offset
+TCP, UDP = 6, 17
+HOP_BY_HOP, ROUTING, FRAGMENT, DESTINATION_OPTIONS = 0, 43, 44, 60
+FIN, SYN, RST, PSH, URG, CWR = 0x01, 0x02, 0x04, 0x08, 0x20, 0x80
+CHECKSUM_AT = {TCP: 16, UDP: 6}
+UDP_MAX_SEGMENTS = 128  # linux/udp.h
+LARGEST = 65535
+WINDOW = 256  # packets that are looked at together
+HEADERS_MAX = 256  # bytes of headers, more than which are not merged
+MERGE_TCPV4, MERGE_TCPV6, MERGE_UDP = 2, 4, 8
+
+
+class Refused(Exception):
+    """The kernel refuses the packet with its header."""
+
+
+class Layout(NamedTuple):
+    version: int
+    network: int  # where the IP header starts
+    transport: int  # where the header behind it, its options and extensions starts
+    end: int  # where the packet ends, as the IP header has it
+    protocol: int
+    is_fragment: bool
+    addresses: bytes
+
+
+def u16(data, at):
+    return struct.unpack_from("!H", data, at)[0]
+
+
+def locate(packet, is_frame=False):
+    """Where the headers of an IP packet or Ethernet frame are; None if they are not all there."""
+    try:
+        return _locate(packet, is_frame)
+    except (IndexError, struct.error):
+        return None
+
+
+def _locate(packet, is_frame):
+    network = 0
+    if is_frame:
+        network, tags = 14, 0
+        while u16(packet, network - 2) in (0x8100, 0x88A8) and tags < 2:  # IEEE 802.1Q, 802.1ad
+            network, tags = network + 4, tags + 1
+        if (u16(packet, network - 2), packet[network] >> 4) not in ((0x0800, 4), (0x86DD, 6)):
+            return None
+    version = packet[network] >> 4
+    if version == 4:
+        size = 4 * (packet[network] & 15)
+        header = packet[network : network + size]
+        if size < 20 or len(header) < size:
+            return None
+        # RFC 791: "more fragments", and an offset.
+        is_fragment = u16(header, 6) & 0x3FFF != 0
+        end = network + u16(header, 2)
+        return Layout(4, network, network + size, end, header[9], is_fragment, header[12:20])
+    if version == 6:
+        header = packet[network : network + 40]
+        if len(header) < 40:
+            return None
+        at, protocol = network + 40, header[6]
+        while protocol in (HOP_BY_HOP, ROUTING, DESTINATION_OPTIONS):  # RFC 8200, section 4
+            protocol, at = packet[at], at + 8 * (packet[at + 1] + 1)
+        if at > len(packet):
+            return None
+        end = network + 40 + u16(header, 4)
+        return Layout(6, network, at, end, protocol, protocol == FRAGMENT, header[8:40])
+    return None
+
+
+def replace(data, at, value):
+    """Bytes with other bytes in place of those at `at`."""
+    return data[:at] + value + data[at + len(value) :]
+
+
+def with_length(headers, layout, size):
+    """The headers of a packet that has `size` bytes in all: IP length and header checksum, UDP length."""
+    network = layout.network
+    if layout.version == 4:
+        headers = replace(headers, network + 2, struct.pack("!H", size - network))
+        headers = replace(headers, network + 10, b"\0\0")
+        header = headers[network : layout.transport]
+        headers = replace(headers, network + 10, struct.pack("!H", 0xFFFF - ones_sum(header)))
+    else:
+        headers = replace(headers, network + 4, struct.pack("!H", size - network - 40))
+    if layout.protocol == UDP:
+        headers = replace(headers, layout.transport + 4, struct.pack("!H", size - layout.transport))
+    return headers
+
+
+# --- split ---
+
+
+def complete(packet, header):
+    """A packet that is no super-packet, with the checksum that was left to the device (skb_checksum_help)."""
+    flags, _, _, _, start, offset = struct.unpack(HEADER, header)
+    if not flags & NEEDS_CSUM:
+        return packet
+    at = start + offset
+    if start >= len(packet) or at + 2 > len(packet):
+        raise Refused
+    value = 0xFFFF - ones_sum(packet[start:])
+    return replace(packet, at, struct.pack("!H", value or 0xFFFF))
+
+
+def split(packet, header, is_frame=False, checksums=True):
+    """The packets that a super-packet stands for; without checksums they hold the pseudo-header's sum."""
+    flags, gso_type, _, gso_size, start, offset = struct.unpack(HEADER, header)
+    kind = gso_type & ~GSO_ECN
+    if kind == GSO_NONE:
+        return [complete(packet, header)]
+    layout = locate(packet, is_frame)
+    if layout is None or layout.is_fragment or gso_size == 0:
+        raise Refused
+    version, transport, protocol = layout.version, layout.transport, layout.protocol
+    if (kind, protocol) not in ((GSO_TCPV4 if version == 4 else GSO_TCPV6, TCP), (GSO_UDP_L4, UDP)):
+        raise Refused
+    checksum_at = CHECKSUM_AT[protocol]
+    if flags & NEEDS_CSUM:
+        if (start, offset) != (transport, checksum_at):
+            raise Refused
+    elif protocol == UDP:
+        raise Refused
+    if protocol == TCP:
+        size = 4 * (packet[transport + 12] >> 4) if len(packet) > transport + 12 else 0
+        if size < 20:
+            raise Refused
+    else:
+        size = 8
+    headers, payload = packet[: transport + size], packet[transport + size :]
+    if len(headers) < transport + size:
+        raise Refused
+    parts = [payload[at : at + gso_size] for at in range(0, len(payload), gso_size)]
+    if len(parts) < 2:
+        return [complete(packet, header)]
+    if protocol == UDP and len(parts) > UDP_MAX_SEGMENTS:
+        raise Refused
+
+    # The sum of the pseudo-header, less its length: what the kernel left in the checksum field.
+    if flags & NEEDS_CSUM:
+        length = len(packet) - transport if protocol == TCP else u16(packet, transport + 4)
+        pseudo = u16(packet, transport + checksum_at) + (0xFFFF - length)
+    else:
+        pseudo = ones_sum(layout.addresses, protocol)
+    headers = replace(headers, transport + checksum_at, b"\0\0")
+    segments = []
+    for number, part in enumerate(parts):
+        head = headers
+        if version == 4:
+            identification = (u16(head, layout.network + 4) + number) & 0xFFFF
+            head = replace(head, layout.network + 4, struct.pack("!H", identification))
+        head = with_length(head, layout, len(headers) + len(part))
+        if protocol == TCP:
+            sequence = struct.unpack_from("!I", head, transport + 4)[0] + number * gso_size
+            head = replace(head, transport + 4, struct.pack("!I", sequence % 2**32))
+            control = head[transport + 13]
+            if number > 0:
+                control &= ~CWR
+            if number < len(parts) - 1:
+                control &= ~(FIN | PSH)
+            head = replace(head, transport + 13, bytes([control]))
+        segment = head[transport:] + part
+        value = ones_sum(b"", pseudo + len(segment))
+        if checksums:
+            value = 0xFFFF - ones_sum(segment, pseudo + len(segment))
+            if protocol == UDP:
+                value = value or 0xFFFF  # RFC 768: zero says that there is none
+        segment = replace(segment, checksum_at, struct.pack("!H", value))
+        segments.append(head[:transport] + segment)
+    return segments
+
+
+# --- coalesce ---
+
+
+class Packet(NamedTuple):
+    """What decides whether a TCP or UDP packet may be merged."""
+
+    layout: Layout
+    flow: tuple
+    payload: int  # where it starts
+    size: int  # bytes of it
+    is_whole: bool  # its lengths agree, and its headers are not too long
+    may_merge: bool
+    constant: tuple  # what packets of one super-packet have in common
+    sequence: int
+    control: int  # TCP flags
+    identification: int
+
+
+def read(data, types, is_frame, trusted):
+    """A `Packet`; the string "other" if it is none of TCP or UDP, "unknown" if that cannot be told."""
+    layout = locate(data, is_frame)
+    if layout is None or layout.is_fragment:
+        return "unknown"
+    if layout.protocol not in (TCP, UDP):
+        return "other"
+    version, network, transport, end, protocol, _, addresses = layout
+    fixed = data[transport : transport + (20 if protocol == TCP else 8)]
+    if len(fixed) < (20 if protocol == TCP else 8):
+        return "unknown"
+    size = 4 * (fixed[12] >> 4) if protocol == TCP else 8
+    if transport + size > len(data):
+        return "unknown"
+    payload = transport + size
+    flow = protocol, addresses, fixed[:4]
+    is_whole = end == len(data) and payload <= HEADERS_MAX and size >= len(fixed)
+    kind = MERGE_UDP if protocol == UDP else MERGE_TCPV4 if version == 4 else MERGE_TCPV6
+    may_merge = bool(is_whole and kind & types and len(data) > payload)
+    sequence = control = identification = 0
+    header = data[network:transport]
+    if version == 4:
+        identification = u16(header, 4)
+        may_merge = may_merge and len(header) == 20 and u16(header, 6) in (0, 0x4000)
+        # Not the length, the identification and the checksum.
+        constant = [data[:network], header[:2], header[6:10]]
+    else:
+        # Not the length.
+        constant = [data[:network], header[:4], header[6:]]
+    if protocol == TCP:
+        sequence, control = struct.unpack_from("!I", fixed, 4)[0], fixed[13]
+        may_merge = may_merge and not control & (SYN | RST | URG | CWR)
+        # Not the ports, the sequence number and the checksum.
+        constant += [fixed[8:13], control & ~(FIN | PSH), fixed[14:16], data[transport + 18 : payload]]
+    else:
+        may_merge = may_merge and u16(fixed, 4) == len(data) - transport and u16(fixed, 6) != 0
+    may_merge = may_merge and (trusted or has_valid_checksums(data, layout))
+    return Packet(
+        layout, flow, payload, len(data) - payload, is_whole, may_merge, tuple(constant), sequence, control,
+        identification,
+    )  # fmt: skip
+
+
+def has_valid_checksums(data, layout):
+    if layout.version == 4 and ones_sum(data[layout.network : layout.transport]) != 0xFFFF:
+        return False
+    segment = data[layout.transport :]
+    return ones_sum(segment, ones_sum(layout.addresses, layout.protocol + len(segment))) == 0xFFFF
+
+
+def continues(members, packet, renumber):
+    """Whether a packet goes behind those of a super-packet, each but the last as large as the first."""
+    first, last = members[0], members[-1]
+    if not (first.may_merge and packet.may_merge and first.constant == packet.constant):
+        return False
+    if last.control & (FIN | PSH) or last.size < first.size or packet.size > first.size:
+        return False
+    size = len(members) * first.size
+    if first.payload + size + packet.size > LARGEST:
+        return False
+    if packet.layout.protocol == UDP:
+        if len(members) == UDP_MAX_SEGMENTS:
+            return False
+    elif packet.sequence != (first.sequence + size) % 2**32:
+        return False
+    if packet.layout.version == 6:
+        return True
+    step = (packet.identification - last.identification) & 0xFFFF
+    if len(members) > 1 and step != (members[1].identification - first.identification) & 0xFFFF:
+        return False
+    may_not_be_fragmented = first.constant[2][0] & 0x40
+    return step == 1 or (step == 0 and renumber and may_not_be_fragmented)
+
+
+def coalesce(packets, types=14, is_frame=False, trusted=False, renumber=False):
+    """Windows of items, each (indices of its packets, virtio-net header or None, bytes).
+
+    A packet joins the newest item of its flow or begins one; items keep the order of their first
+    packets.  What the kernel will not take at all begins a window.
+    """
+    windows = []
+    for index, data in enumerate(packets):
+        will_be_refused = len(data) < 14 if is_frame else data[:1] == b"" or data[0] >> 4 not in (4, 6)
+        if not windows or sum(len(item) for item in windows[-1]) == WINDOW or will_be_refused:
+            windows.append([])
+            newest = {}
+        window, packet = windows[-1], read(data, types, is_frame, trusted)
+        if packet == "unknown":
+            newest = {}  # it may be of any flow, which it ends
+        elif packet != "other":
+            item = newest.get(packet.flow)
+            if item and continues([member for _, member in item], packet, renumber):
+                item.append((index, packet))
+                continue
+            newest[packet.flow] = item = [(index, packet)]
+            window.append(item)
+            continue
+        window.append([(index, packet)])
+    return [[finish(packets, item, trusted) for item in window] for window in windows]
+
+
+def finish(packets, item, trusted):
+    """A super-packet and its header, or a packet as it is."""
+    indices, members = [index for index, _ in item], [member for _, member in item]
+    data, first, last = packets[indices[0]], members[0], members[-1]
+    if isinstance(first, str) or not first.is_whole or (len(item) == 1 and not trusted):
+        return indices, None, data
+    layout = first.layout
+    transport, protocol = layout.transport, layout.protocol
+    if protocol == UDP and u16(data, transport + 6) == 0:
+        return indices, None, data
+    offset = CHECKSUM_AT[protocol]
+    payload = b"".join(packets[index][first.payload :] for index in indices)
+    size = first.payload + len(payload)
+    headers = data[: first.payload]
+    fields = [NEEDS_CSUM, GSO_NONE, 0, 0, transport, offset]
+    if len(item) > 1:
+        fields[1] = GSO_UDP_L4 if protocol == UDP else GSO_TCPV4 if layout.version == 4 else GSO_TCPV6
+        fields[2:4] = first.payload, first.size
+        headers = with_length(headers, layout, size)
+        if protocol == TCP:
+            headers = replace(headers, transport + 13, bytes([first.control | last.control & (FIN | PSH)]))
+    pseudo = ones_sum(layout.addresses, protocol + size - transport)
+    headers = replace(headers, transport + offset, struct.pack("!H", pseudo))
+    return indices, struct.pack(HEADER, *fields), headers + payload
