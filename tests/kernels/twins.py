@@ -124,7 +124,7 @@ def split(packet, header, is_frame=False, checksums=True):
     if kind == GSO_NONE:
         return [complete(packet, header)]
     layout = locate(packet, is_frame)
-    if layout is None or layout.is_fragment or gso_size == 0:
+    if layout is None or layout.is_fragment or gso_size == 0 or gso_type == GSO_UDP_L4 | GSO_ECN:
         raise Refused
     version, transport, protocol = layout.version, layout.transport, layout.protocol
     if (kind, protocol) not in ((GSO_TCPV4 if version == 4 else GSO_TCPV6, TCP), (GSO_UDP_L4, UDP)):
