@@ -76,6 +76,46 @@ def test_wrong_checksums_are_neither_merged_nor_repaired(coalesce, first):
     assert (one, other) == (([0], None, packets[0]), ([1], None, packets[1]))
 
 
+@pytest.mark.parametrize("number", [0, 1])
+@pytest.mark.parametrize("at", [10, 36])
+def test_a_zero_checksum_in_its_other_form_is_left_alone(harness, at, number):
+    """0xffff is as right as 0 but for UDP over IPv4, and not what a split writes."""
+    packets = [tcp(0), tcp(1)]
+    packet = bytearray(packets[number])
+    packet[at : at + 2] = bytes(2)
+    covered = packet[:20] if at == 10 else packet[12:20] + b"\0\6\0\x78" + packet[20:]
+    word = 4 if at == 10 else 40  # identification; payload
+    total = int.from_bytes(packet[word : word + 2], "big") + testing.checksum(covered)
+    packet[word : word + 2] = ((total & 0xFFFF) + (total >> 16)).to_bytes(2, "big")
+    if at == 10:
+        first = int.from_bytes(packet[4:6], "big") - number
+        packets = [renumbered(packet, first + i) for i, packet in enumerate(packets)]
+    packets[number] = bytes(packet)
+    assert packets[number][at : at + 2] == b"\0\0"
+    assert indices(harness.gro_coalesce(packets)) == [[[0, 1]]]
+    packets[number] = packets[number][:at] + b"\xff\xff" + packets[number][at + 2 :]
+    assert indices(harness.gro_coalesce(packets)) == [[[0], [1]]]
+
+
+@pytest.mark.parametrize("size", range(20))
+def test_a_cut_tcp_header_ends_every_flow(harness, size):
+    """Its ports may be there or not; nothing may overtake it, and its checksum is not completed."""
+    whole = testing.tcp("fd00::1", "fd00::2", 7, 9, b"")
+    cut = whole[:4] + size.to_bytes(2, "big") + whole[6 : 40 + size]
+    for trusted in (False, True):
+        (items,) = harness.gro_coalesce([tcp(0), tcp(1), cut, tcp(2), tcp(3)], trusted=trusted)
+        assert [item[0] for item in items] == [[0, 1], [2], [3, 4]]
+        assert items[1] == ([2], None, cut)
+
+
+@pytest.mark.parametrize("packet", [
+    tcp(0)[:32] + b"\x40" + tcp(0)[33:],  # a data offset of 16 bytes
+    udp(0)[:24] + b"\0\x20" + udp(0)[26:],  # a length that leaves out what is behind it
+])  # fmt: skip
+def test_a_trusted_packet_with_wrong_lengths_is_sent_as_it_is(harness, packet):
+    assert harness.gro_coalesce([packet], trusted=True) == [[([0], None, packet)]]
+
+
 def test_trusted_packets_are_not_looked_at_and_left_to_the_kernel(coalesce):
     (items,) = coalesce([broken(tcp(0)), broken(tcp(1)), broken(udp(0))], trusted=True)
     assert [item[0] for item in items] == [[0, 1], [2]]

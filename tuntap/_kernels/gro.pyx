@@ -83,7 +83,8 @@ cdef inline void forget_flows(Window *window) noexcept nogil:
 cdef bint read_item(Window *window, Item *item, Cursor *packet, const Layout *layout) noexcept nogil:
     """What merging must know of a TCP or UDP packet; False if its header is not all there."""
     cdef size_t transport = layout.transport
-    cdef size_t header
+    cdef size_t least = TCP_HEADER_SIZE if layout.protocol == PROTOCOL_TCP else UDP_HEADER_SIZE
+    cdef size_t header = least
     cdef bint is_whole = layout.end == packet.size
     cdef uint8_t flags
     cdef uint16_t fragmentation
@@ -95,23 +96,17 @@ cdef bint read_item(Window *window, Item *item, Cursor *packet, const Layout *la
         item.sequence = get32(packet, transport + 4)
         item.ending = flags & TCP_ENDING
         item.is_open = not flags & TCP_UNMERGEABLE
-        if header < TCP_HEADER_SIZE:
-            header = TCP_HEADER_SIZE
-            is_whole = False          # it says that its checksum is no part of it
     else:
         item.type = GRO_UDP
-        header = UDP_HEADER_SIZE
-        item.is_open = (
-            get16(packet, transport + 4) == packet.size - transport and get16(packet, transport + 6) != 0
-        )
-    if span(packet, transport, header) == NULL:
+        item.is_open = get16(packet, transport + 6) != 0
+        is_whole = is_whole and get16(packet, transport + 4) == packet.size - transport
+    if span(packet, transport, max(header, least)) == NULL:
         return False
     item.flow = place_of(packet, layout)
+    is_whole = is_whole and header >= least
     header += transport
-    item.is_open = (
-        item.is_open and is_whole and item.type & window.types and packet.size > header
-        and header <= GRO_HEADERS_MAX
-    )
+    is_whole = is_whole and header <= GRO_HEADERS_MAX
+    item.is_open = item.is_open and is_whole and item.type & window.types and packet.size > header
     if layout.version == 4:
         fragmentation = get16(packet, layout.network + 6)
         item.identification = get16(packet, layout.network + 4)
@@ -119,7 +114,7 @@ cdef bint read_item(Window *window, Item *item, Cursor *packet, const Layout *la
             item.is_open and transport == layout.network + IPV4_HEADER_SIZE
             and fragmentation in (0, IPV4_MAY_NOT_FRAGMENT)
         )
-    if header > GRO_HEADERS_MAX or not is_whole:
+    if not is_whole:
         return True               # its checksum is not ours to complete, either
     item.network = <uint16_t> layout.network
     item.transport = <uint16_t> transport
@@ -218,15 +213,18 @@ cdef bint joins(Window *window, Item *into, Item *item) noexcept nogil:
 
 
 cdef bint has_valid_checksums(const Item *item) noexcept nogil:
+    """Whether they are right, and written as a split writes them: a zero has two forms (RFC 1624)."""
     cdef Cursor ip
-    cdef const uint8_t *transport
+    cdef const uint8_t *transport = item.packet + item.transport
     cdef size_t size = item.first_size - item.transport
+    cdef bint is_udp = item.type == GRO_UDP
     cursor_set(&ip, item.packet + item.network, item.first_size - item.network)
-    if item.version == 4 and fold(sum_bytes(ip.data, IPV4_HEADER_SIZE, 0)) != 0xffff:
+    if item.version == 4 and (fold(sum_bytes(ip.data, IPV4_HEADER_SIZE, 0)) != 0xffff or get16(&ip, 10) == 0xffff):
         return False
-    transport = item.packet + item.transport
+    if not is_udp and get16(&ip, item.transport - item.network + TCP_CHECKSUM) == 0xffff:
+        return False
     return fold(sum_bytes(transport, size, sum_pseudo_header(
-        &ip, PROTOCOL_UDP if item.type == GRO_UDP else PROTOCOL_TCP, <uint32_t> size))) == 0xffff
+        &ip, PROTOCOL_UDP if is_udp else PROTOCOL_TCP, <uint32_t> size))) == 0xffff
 
 
 cdef size_t gro_headers(const Window *window, const Item *item, VirtioHeader *header, Cursor *target) noexcept nogil:
