@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 SOURCES := setup.py pyproject.toml $(wildcard tuntap/*.pyx tuntap/*.pxd tuntap/_*/*.pyx tuntap/_*/*.pxd tuntap/_*/*.h)
 
-.PHONY: help demo test bench lint cross sanitize pythons programs clean
+.PHONY: help demo test bench lint cross sanitize fuzz pythons programs clean
 
 help:
 	@echo "make demo      a TUN device on real traffic, in about 10 seconds"
@@ -13,6 +13,7 @@ help:
 	@echo "make lint      ruff, cython-lint, mypy"
 	@echo "make cross     every core compiled for other systems"
 	@echo "make sanitize  the suite and the fuzzer under AddressSanitizer and UBSan"
+	@echo "make fuzz      coverage-guided fuzzing of the packet kernels (clang)"
 	@echo "make pythons   the suite on every CPython of this machine"
 
 $(VENV)/.made:
@@ -68,6 +69,9 @@ cross: $(VENV)/.cross
 
 sanitize: $(VENV)/.test
 	tools/sanitize.sh $(SANITIZEFLAGS)
+
+fuzz: $(VENV)/.test
+	tools/fuzz.sh $(FUZZFLAGS)
 
 pythons: $(VENV)/.test
 	tools/pythons.sh $(PYTHONSFLAGS)

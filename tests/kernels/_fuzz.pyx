@@ -1,0 +1,723 @@
+"""Targets of the coverage-guided fuzzer (tools/fuzz.sh): every kernel, on whatever bytes libFuzzer makes.
+
+The first byte of an input picks the target.  Each packet and each slot is a block of its own with
+nothing behind it, so that AddressSanitizer sees the first byte outside.  What should come out is worked
+out anew and slowly; where it does not, the process aborts.
+"""
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdio cimport fprintf, stderr
+from libc.stdlib cimport abort, free, malloc
+from libc.string cimport memcmp, memcpy, memset
+
+from tuntap._kernels.checksum cimport (
+    checksum_update, choose_summer, copy_sum, fold, sum_bytes, sum_pseudo_header,
+)
+from tuntap._kernels.cursor cimport Cursor, cursor_set, get8, get16, get32, put8, put16, put32, span
+from tuntap._kernels.gro cimport (
+    GRO_HEADERS_MAX, GRO_UDP, WINDOW, Item, Window, gro_add, gro_begin, gro_headers,
+)
+from tuntap._kernels.gso cimport (
+    UDP_SEGMENTS_MAX, Split, gso_begin, gso_complete, gso_size, gso_write, gso_write_header,
+)
+from tuntap._kernels.ip cimport (
+    ETHERNET_HEADER_SIZE, IPV4_HEADER_SIZE, IPV6_HEADER_SIZE, PROTOCOL_TCP, PROTOCOL_UDP, TCP_HEADER_SIZE,
+    UDP_HEADER_SIZE, Layout, find_layout,
+)
+from tuntap._kernels.virtio cimport (
+    VIRTIO_F_NEEDS_CSUM, VIRTIO_GSO_NONE, VIRTIO_HEADER_SIZE, VirtioHeader, virtio_decode, virtio_encode,
+)
+
+cdef extern from *:
+    # RFC 1071 word by word; in fuzz_main.c, which is not instrumented.
+    """
+    uint64_t slow_sum(const uint8_t *data, size_t size, uint64_t total);
+    """
+    uint64_t slow_sum(const uint8_t *data, size_t size, uint64_t total) nogil
+
+cdef enum:
+    PACKETS = 300                 # more than a window takes
+    FEW = 30                      # what most inputs have to do with, for speed
+    FLOWS = 8
+    LARGEST = 65535
+    JUMBO = 9000                  # bytes of payload, some of which make the largest super-packet
+    ROOM = JUMBO + 256
+    TCP_CHECKSUM = 16
+    UDP_CHECKSUM = 6
+    TCP_FIN = 0x01
+    TCP_PSH = 0x08
+    TCP_CWR = 0x80
+    GARBAGE = 0xA5
+
+# What an input may do with a packet of a flow; anything else leaves it as it is.
+cdef enum:
+    CHANGE_FLAGS = 3              # of TCP
+    CHANGE_HEADER = 4             # one byte, the checksums made after that
+    CHANGE_PACKET = 5             # one byte, the checksums made before that
+    CHANGE_SIZE = 6               # cut, or padded
+    CHANGE_ZERO = 7               # the checksums are zero, written as the other zero
+
+# Where a packet of a flow has its size from.
+cdef enum:
+    SIZE_AS_BEFORE = 0
+    SIZE_SMALL = 1
+    SIZE_LARGE = 2
+    SIZE_REPEATED = 3             # as before, many times over
+
+# What is worth reaching; the runner refuses a run in which one of them was never reached.
+cdef enum:
+    SUMS
+    LAYOUTS
+    REFUSED
+    COMPLETED
+    SPLIT_TCP4
+    SPLIT_TCP6
+    SPLIT_UDP
+    RIGHT_CHECKSUMS
+    MERGED_TCP4
+    MERGED_TCP6
+    MERGED_UDP
+    MERGED_FRAMES
+    FULL_WINDOWS
+    MOST_DATAGRAMS
+    ALONE
+    SAME_BYTES
+    REACHABLE
+
+cdef struct Input:
+    const uint8_t *data
+    size_t size
+
+cdef struct Packet:
+    uint8_t *data
+    size_t size
+
+cdef struct Flow:
+    uint32_t sequence
+    uint16_t identification
+    size_t size                   # payload of the last packet
+
+cdef uint64_t reached[REACHABLE]
+cdef Window window
+cdef Packet packets[PACKETS]
+cdef Flow flows[FLOWS]
+cdef uint8_t room[ROOM]           # for a packet that is being built
+cdef uint8_t origin[ROOM]         # for one as it was, beside what came out
+cdef uint8_t segment[ROOM]
+cdef int chain[WINDOW]            # packets of a window in the order in which they are sent
+cdef int position[WINDOW]
+cdef Layout layouts[WINDOW]
+
+
+cdef void check(bint holds, const char *what) noexcept nogil:
+    if not holds:
+        fprintf(stderr, b"PROPERTY: %s\n", what)
+        abort()
+
+
+cdef uint8_t take8(Input *rest) noexcept nogil:
+    """The next byte of the input, 0 behind its end."""
+    cdef uint8_t value
+    if rest.size == 0:
+        return 0
+    value = rest.data[0]
+    rest.data += 1
+    rest.size -= 1
+    return value
+
+
+cdef uint16_t take16(Input *rest) noexcept nogil:
+    cdef uint16_t value = take8(rest)
+    return <uint16_t> (value << 8 | take8(rest))
+
+
+cdef uint64_t take64(Input *rest) noexcept nogil:
+    cdef uint64_t value = 0
+    for _ in range(8):
+        value = value << 8 | take8(rest)
+    return value
+
+
+cdef uint8_t *block_of(const uint8_t *data, size_t size) noexcept nogil:
+    """A copy with nothing behind it; garbage if `data` is NULL."""
+    cdef uint8_t *block = <uint8_t *> malloc(size)
+    check(block != NULL, b"there is memory")
+    if data == NULL:
+        memset(block, GARBAGE, size)
+    elif size:
+        memcpy(block, data, size)
+    return block
+
+
+cdef uint64_t slow_pseudo_header(const uint8_t *ip, uint8_t protocol, size_t size) noexcept nogil:
+    if ip[0] >> 4 == 4:
+        return slow_sum(ip + 12, 8, <uint64_t> protocol + size)
+    return slow_sum(ip + 8, 32, <uint64_t> protocol + size)
+
+
+# --- checksum, ip, cursor, virtio ---
+
+cdef void fuzz_sums(Input *rest) noexcept nogil:
+    cdef size_t offset = take8(rest) % 64
+    cdef size_t size = take16(rest) % 5000
+    cdef uint64_t initial = take64(rest)
+    cdef uint16_t before = take16(rest)
+    cdef uint16_t after = take16(rest)
+    cdef uint8_t *source = block_of(NULL, offset + size)
+    cdef uint8_t *target = block_of(NULL, size)
+    cdef uint64_t expected
+    cdef size_t i
+    for i in range(size):
+        source[offset + i] = rest.data[i % rest.size] if rest.size else 0xff
+    expected = slow_sum(source + offset, size, initial)
+    check(fold(sum_bytes(source + offset, size, initial)) == expected, b"sum_bytes adds as a loop does")
+    check(fold(copy_sum(target, source + offset, size, initial)) == expected, b"copy_sum adds as a loop does")
+    check(size == 0 or memcmp(target, source + offset, size) == 0, b"copy_sum copies")
+    free(source)
+    free(target)
+    expected = slow_sum(NULL, 0, initial)
+    check(
+        checksum_update(<uint16_t> ~slow_sum(NULL, 0, expected + before), before, after) % 0xffff
+        == <uint16_t> ~slow_sum(NULL, 0, expected + after) % 0xffff,
+        b"checksum_update is the checksum of the changed bytes",
+    )
+    reached[SUMS] += 1
+
+
+cdef void fuzz_headers(Input *rest) noexcept nogil:
+    cdef bint is_frame = take8(rest) & 1
+    cdef size_t offset = take16(rest)
+    cdef size_t size = rest.size
+    cdef uint8_t *data = block_of(rest.data, size)
+    cdef uint8_t *encoded = block_of(NULL, size)
+    cdef Cursor packet
+    cdef Cursor target
+    cdef Layout layout
+    cdef VirtioHeader header
+    cdef uint64_t total
+    cursor_set(&packet, data, size)
+    if find_layout(&packet, is_frame, &layout) == 0:
+        check(not packet.failed, b"a layout is of bytes that are there")
+        check(layout.network < layout.transport <= size, b"headers are inside")
+        check(layout.version == data[layout.network] >> 4, b"the version is that of the packet")
+        cursor_set(&packet, data + layout.network, size - layout.network)
+        total = sum_pseudo_header(&packet, PROTOCOL_UDP, <uint32_t> size)
+        check(
+            not packet.failed and fold(total) == slow_pseudo_header(packet.data, PROTOCOL_UDP, size),
+            b"the pseudo-header is summed",
+        )
+        reached[LAYOUTS] += 1
+
+    cursor_set(&packet, data, size)
+    cursor_set(&target, encoded, size)
+    check((span(&packet, offset, 4) != NULL) == (offset + 4 <= size), b"a span is there or not")
+    put32(&target, offset, get32(&packet, offset))
+    put16(&target, offset + 4, get16(&packet, offset + 4))
+    put8(&target, offset + 6, get8(&packet, offset + 6))
+    check(packet.failed == target.failed == (offset + 7 > size), b"what is outside fails")
+    check(packet.failed or memcmp(encoded + offset, data + offset, 7) == 0, b"what is read is written")
+
+    cursor_set(&packet, data, size)
+    cursor_set(&target, encoded, size)
+    if virtio_decode(&packet, &header) == 0:
+        check(virtio_encode(&target, &header) == 0, b"there is room for a header")
+        check(memcmp(encoded, data, VIRTIO_HEADER_SIZE) == 0, b"a header is what it was")
+    else:
+        check(size < VIRTIO_HEADER_SIZE, b"a whole header is decoded")
+    free(data)
+    free(encoded)
+
+
+# --- gso ---
+
+cdef bint has_right_seed(
+    const Split *split, const uint8_t *data, size_t size, const VirtioHeader *header,
+) noexcept nogil:
+    """Whether the checksum of a super-packet is what the kernel leaves there, or ours alone to make."""
+    cdef const uint8_t *transport = data + split.transport
+    cdef size_t length = size - split.transport
+    cdef const uint8_t *field = transport + (TCP_CHECKSUM if split.is_tcp else UDP_CHECKSUM)
+    if not header.flags & VIRTIO_F_NEEDS_CSUM:
+        return True
+    if not split.is_tcp and <size_t> (transport[4] << 8 | transport[5]) != length:
+        return False
+    return <uint64_t> (field[0] << 8 | field[1]) == slow_pseudo_header(
+        data + split.network, PROTOCOL_TCP if split.is_tcp else PROTOCOL_UDP, length)
+
+
+cdef uint32_t number_at(const uint8_t *data) noexcept nogil:
+    return <uint32_t> data[0] << 24 | <uint32_t> data[1] << 16 | <uint32_t> data[2] << 8 | data[3]
+
+
+cdef void check_segment(
+    const Split *split, int number, const uint8_t *data, const uint8_t *segment, size_t size, bint with_checksum,
+) noexcept nogil:
+    """What counts up from segment to segment is right, and so are lengths and checksums."""
+    cdef const uint8_t *ip = segment + split.network
+    cdef const uint8_t *transport = segment + split.transport
+    cdef size_t length = size - split.transport
+    cdef int kept = 0xff
+    if split.version == 4:
+        check(
+            (ip[4] << 8 | ip[5]) == <uint16_t> (number_at(data + split.network + 4) >> 16) + number & 0xffff,
+            b"the identification counts segments",
+        )
+        check(<size_t> (ip[2] << 8 | ip[3]) == size - split.network, b"the IPv4 length is right")
+        check(slow_sum(ip, split.transport - split.network, 0) == 0xffff, b"the IPv4 checksum is right")
+    else:
+        check(<size_t> (ip[4] << 8 | ip[5]) == size - split.network - IPV6_HEADER_SIZE, b"the IPv6 length is right")
+    if split.is_tcp:
+        check(
+            number_at(transport + 4)
+            == <uint32_t> (number_at(data + split.transport + 4) + number * split.gso_size),
+            b"the sequence number counts bytes",
+        )
+        if number > 0:
+            kept &= ~TCP_CWR
+        if number < split.segments - 1:
+            kept &= ~(TCP_FIN | TCP_PSH)
+        check(transport[13] == (data[split.transport + 13] & kept), b"flags are where they belong")
+    else:
+        check(<size_t> (transport[4] << 8 | transport[5]) == length, b"the UDP length is right")
+        check(not with_checksum or transport[6] | transport[7], b"a datagram has a checksum")
+    if with_checksum:
+        check(
+            slow_sum(transport, length, slow_pseudo_header(
+                ip, PROTOCOL_TCP if split.is_tcp else PROTOCOL_UDP, length)) == 0xffff,
+            b"the transport checksum is right",
+        )
+        reached[RIGHT_CHECKSUMS] += 1
+
+
+cdef int fuzz_split(
+    const VirtioHeader *header, const uint8_t *content, size_t size, bint is_frame, bint with_checksum, size_t cut,
+) noexcept nogil:
+    """Split a super-packet in every way there is; how many segments it makes."""
+    cdef uint8_t *data = block_of(content, size)
+    cdef uint8_t *first
+    cdef uint8_t *copied
+    cdef uint8_t *in_place
+    cdef uint8_t *small
+    cdef Cursor packet
+    cdef Cursor target
+    cdef Split split
+    cdef Split other
+    cdef int segments
+    cdef int i
+    cdef size_t length
+    cdef size_t payload = 0
+    cdef bint right
+    cursor_set(&packet, data, size)
+    segments = gso_begin(&split, &packet, size, header, is_frame, with_checksum)
+    if segments <= 0:
+        reached[REFUSED] += segments < 0
+        free(data)
+        return segments
+    check(segments >= 2 and (split.is_tcp or segments <= UDP_SEGMENTS_MAX), b"a super-packet has some segments")
+    right = has_right_seed(&split, data, size, header)
+    # As receive_next reads it: the first segment in one piece, the payloads of the others elsewhere.
+    length = gso_size(&split, 0)
+    first = block_of(data, length)
+    cursor_set(&packet, first, length)
+    check(
+        gso_begin(&other, &packet, size, header, is_frame, with_checksum) == segments,
+        b"the headers are enough to know the segments",
+    )
+    for i in range(segments - 1, -1, -1):
+        length = gso_size(&split, i)
+        check(split.header < length <= split.header + split.gso_size, b"a segment has some payload")
+        check(gso_size(&other, i) == length, b"the headers are enough to know the sizes")
+        copied = block_of(NULL, length)
+        cursor_set(&target, copied, length)
+        gso_write(&split, i, &target)
+        check(
+            memcmp(copied + split.header, data + split.header + i * split.gso_size, length - split.header) == 0,
+            b"the payload is copied",
+        )
+        check_segment(&split, i, data, copied, length, with_checksum and right)
+        in_place = first if i == 0 else block_of(copied, length)
+        if i:
+            memset(in_place, GARBAGE, split.header)
+        cursor_set(&target, in_place, length)
+        gso_write_header(&other, i, &target)
+        check(memcmp(in_place, copied, length) == 0, b"a segment in place is the same as a copied one")
+        # A slot that is too small holds the beginning, but for a field that its end cuts in two.
+        if cut < length:
+            small = block_of(NULL, cut)
+            cursor_set(&target, small, cut)
+            gso_write(&split, i, &target)
+            check(
+                cut <= split.header
+                or memcmp(small + split.header, copied + split.header, cut - split.header) == 0,
+                b"a small slot gets the beginning of the payload",
+            )
+            free(small)
+        payload += length - split.header
+        free(copied)
+        free(in_place)
+    check(payload == size - split.header, b"no payload is lost")
+    check(memcmp(data, content, size) == 0, b"a super-packet is not written to")
+    reached[SPLIT_UDP] += not split.is_tcp
+    reached[SPLIT_TCP4] += split.is_tcp and split.version == 4
+    reached[SPLIT_TCP6] += split.is_tcp and split.version == 6
+    free(data)
+    return segments
+
+
+cdef void fuzz_complete(const VirtioHeader *header, const uint8_t *content, size_t size) noexcept nogil:
+    cdef uint8_t *data = block_of(content, size)
+    cdef size_t start = header.csum_start
+    cdef size_t at = start + header.csum_offset
+    cdef uint16_t expected
+    cdef Cursor packet
+    cursor_set(&packet, data, size)
+    if gso_complete(&packet, header) == 0 and header.flags & VIRTIO_F_NEEDS_CSUM:
+        expected = <uint16_t> ~slow_sum(content + start, size - start, 0)
+        expected = expected if expected else 0xffff
+        check((data[at] << 8 | data[at + 1]) == expected, b"the checksum is that of what it covers")
+        data[at] = content[at]
+        data[at + 1] = content[at + 1]
+        reached[COMPLETED] += 1
+    check(size == 0 or memcmp(data, content, size) == 0, b"nothing but the checksum is written")
+    free(data)
+
+
+cdef void fuzz_gso(Input *rest) noexcept nogil:
+    """A virtio-net header and a packet, any bytes."""
+    cdef uint8_t options = take8(rest)
+    cdef size_t cut = take16(rest)
+    cdef Cursor cursor
+    cdef VirtioHeader header
+    cursor_set(&cursor, rest.data, rest.size)
+    if virtio_decode(&cursor, &header) == 0:
+        rest.data += VIRTIO_HEADER_SIZE
+        rest.size -= VIRTIO_HEADER_SIZE
+        if options & 4:
+            # Positions around the end of the packet, which would hardly be met by chance.
+            header.csum_start = <uint16_t> (header.csum_start % (rest.size + 3))
+            header.csum_offset = <uint16_t> (rest.size - header.csum_start - header.csum_offset % 4)
+        if fuzz_split(&header, rest.data, rest.size, options & 1, options & 2, cut) == 0:
+            fuzz_complete(&header, rest.data, rest.size)
+
+
+# --- gro ---
+
+cdef bint has_flow(const Packet *packet, bint is_frame, Layout *layout) noexcept nogil:
+    """Whether it can be told of which flow a packet is."""
+    cdef Cursor cursor
+    cursor_set(&cursor, packet.data, packet.size)
+    return (
+        find_layout(&cursor, is_frame, layout) == 0 and not layout.is_fragment
+        and (layout.protocol not in (PROTOCOL_TCP, PROTOCOL_UDP) or span(&cursor, layout.transport, 4) != NULL)
+    )
+
+
+cdef bint are_of_one_flow(const Packet *a, const Layout *of_a, const Packet *b, const Layout *of_b) noexcept nogil:
+    """Whether addresses, ports and protocol of two packets are the same."""
+    cdef size_t at = 12 if of_a.version == 4 else 8
+    cdef size_t size = 8 if of_a.version == 4 else 32
+    return (
+        of_a.version == of_b.version and of_a.protocol == of_b.protocol
+        and of_a.protocol in (PROTOCOL_TCP, PROTOCOL_UDP)
+        and memcmp(a.data + of_a.network + at, b.data + of_b.network + at, size) == 0
+        and memcmp(a.data + of_a.transport, b.data + of_b.transport, 4) == 0
+    )
+
+
+cdef void check_order(int taken, bint is_frame) noexcept nogil:
+    """Packets of one flow, and those around one whose flow is unknown, are sent in their order."""
+    cdef Packet *packet = packets + taken
+    cdef int latest = -1          # of the positions so far
+    cdef int barrier = -1         # the last packet of an unknown flow
+    cdef int i
+    cdef int j
+    for i in range(window.packets):
+        if not has_flow(&packet[i], is_frame, &layouts[i]):
+            check(latest < position[i] == i, b"nothing overtakes a packet of an unknown flow")
+            barrier = i
+        j = i - 1
+        while j > barrier and not are_of_one_flow(&packet[j], &layouts[j], &packet[i], &layouts[i]):
+            j -= 1
+        check(j <= barrier or position[j] < position[i], b"a flow keeps its order")
+        latest = max(latest, position[i])
+
+
+cdef void mask(uint8_t *packet, const Split *split, bint trusted, bint renumbered) noexcept nogil:
+    """Blank what may differ."""
+    cdef size_t at = split.transport + (TCP_CHECKSUM if split.is_tcp else UDP_CHECKSUM)
+    if trusted:
+        memset(packet + at, 0, 2)
+    if split.version == 4 and renumbered:
+        memset(packet + split.network + 4, 0, 2)
+    if split.version == 4 and (trusted or renumbered):
+        memset(packet + split.network + 10, 0, 2)
+
+
+cdef void check_split(
+    const Item *item, const VirtioHeader *header, uint8_t *data, const int *members, int taken,
+    bint is_frame, bint trusted, bint renumbered,
+) noexcept nogil:
+    """A super-packet splits into the packets it was made of."""
+    cdef Cursor cursor
+    cdef Split split
+    cdef int i
+    cdef size_t size
+    check(fuzz_split(header, data, item.size, is_frame, True, ROOM) == item.count, b"as many come out as went in")
+    cursor_set(&cursor, data, item.size)
+    gso_begin(&split, &cursor, item.size, header, is_frame, True)
+    check(has_right_seed(&split, data, item.size, header), b"the seed is that of the kernel")
+    check(
+        split.version == 6 or slow_sum(data + split.network, split.transport - split.network, 0) == 0xffff,
+        b"the IPv4 checksum of a super-packet is right",
+    )
+    for i in range(item.count):
+        size = gso_size(&split, i)
+        check(size == packets[taken + members[i]].size <= ROOM, b"a packet comes out in its size")
+        memcpy(origin, packets[taken + members[i]].data, size)
+        cursor_set(&cursor, segment, size)
+        gso_write(&split, i, &cursor)
+        mask(segment, &split, trusted, renumbered)
+        mask(origin, &split, trusted, renumbered)
+        check(memcmp(segment, origin, size) == 0, b"a packet comes out as it went in")
+    reached[SAME_BYTES] += not trusted and not renumbered
+    reached[MERGED_TCP4] += split.is_tcp and split.version == 4
+    reached[MERGED_TCP6] += split.is_tcp and split.version == 6
+    reached[MERGED_UDP] += not split.is_tcp
+    reached[MERGED_FRAMES] += is_frame
+    reached[MOST_DATAGRAMS] += not split.is_tcp and item.count == UDP_SEGMENTS_MAX
+
+
+cdef void check_item(
+    const Item *item, const int *members, int taken, uint32_t types, bint is_frame, bint trusted, bint renumbered,
+) noexcept nogil:
+    """Bring an item together as send_item does, and look at it."""
+    cdef uint8_t *headers = block_of(NULL, GRO_HEADERS_MAX)
+    cdef uint8_t *data = block_of(NULL, item.size)
+    cdef VirtioHeader header
+    cdef Cursor target
+    cdef size_t size
+    cdef size_t left
+    cdef size_t part
+    cdef size_t placed
+    cdef int i
+    cursor_set(&target, headers, GRO_HEADERS_MAX)
+    size = gro_headers(&window, item, &header, &target)
+    check(size <= item.size and not target.failed, b"there is room for the headers")
+    memcpy(data, headers, size)
+    left = item.size - size
+    placed = size
+    for i in range(item.count):
+        part = min(left, <size_t> item.gso_size) if item.count > 1 else left
+        check(size + part == packets[taken + members[i]].size, b"a packet is headers and payload")
+        memcpy(data + placed, packets[taken + members[i]].data + size, part)
+        placed += part
+        left -= part
+    check(left == 0, b"an item is its packets")
+    if item.count > 1:
+        check(item.type & types, b"only what is asked for is merged")
+        check(item.size <= LARGEST, b"a super-packet is one packet")
+        check(item.type != GRO_UDP or item.count <= UDP_SEGMENTS_MAX, b"the kernel takes that many datagrams")
+        check_split(item, &header, data, members, taken, is_frame, trusted, renumbered)
+    else:
+        check(trusted or size == 0, b"a packet alone is sent as it is")
+        check(header.gso_type == VIRTIO_GSO_NONE and header.gso_size == 0, b"a packet alone is no super-packet")
+        check(
+            size == 0 or header.csum_start + header.csum_offset + 2 <= <int> size,
+            b"a checksum to be completed is in the headers",
+        )
+        fuzz_complete(&header, data, item.size)
+        reached[ALONE] += 1
+    free(headers)
+    free(data)
+
+
+cdef void coalesce(int count, uint32_t types, bint is_frame, bint trusted, bint renumbered) noexcept nogil:
+    """Coalesce the packets, window by window, and look at every item."""
+    cdef int taken = 0
+    cdef int first
+    cdef int sent
+    cdef int packet
+    cdef int i
+    while taken < count:
+        gro_begin(&window, types, is_frame, trusted, renumbered)
+        for i in range(taken, count):
+            if gro_add(&window, packets[i].data, packets[i].size) < 0:
+                break
+        check(0 < window.packets <= count - taken, b"a window takes a packet")
+        reached[FULL_WINDOWS] += window.packets == WINDOW
+        memset(position, 0xff, sizeof(position))
+        sent = 0
+        for i in range(window.items):
+            check(i == 0 or window.item[i].first > window.item[i - 1].first, b"items are in order")
+            first = sent
+            packet = window.item[i].first
+            while packet >= 0:
+                check(packet < window.packets and position[packet] < 0, b"a packet is in one item")
+                check(sent == first or packet > chain[sent - 1], b"an item is in order")
+                chain[sent] = packet
+                position[packet] = sent
+                sent += 1
+                packet = window.next[packet]
+            check(sent - first == window.item[i].count, b"an item knows how many packets it has")
+            check(chain[sent - 1] == window.item[i].last, b"an item knows its last packet")
+            check_item(&window.item[i], chain + first, taken, types, is_frame, trusted, renumbered)
+        check(sent == window.packets, b"every packet is in an item")
+        check_order(taken, is_frame)
+        taken += window.packets
+
+
+cdef size_t build(Input *rest, uint8_t operation, bint is_frame, bint fixed, size_t payload) noexcept nogil:
+    """The next packet of a flow, in `room`: valid, but for the change that the operation asks for."""
+    cdef Flow *flow = &flows[operation & 7]
+    cdef bint is_tcp = not operation & 2
+    cdef bint is_ipv6 = operation & 1
+    cdef int change = operation >> 3 & 7
+    cdef size_t network = ETHERNET_HEADER_SIZE if is_frame else 0
+    cdef size_t transport = network + (IPV6_HEADER_SIZE if is_ipv6 else IPV4_HEADER_SIZE)
+    cdef size_t header = transport + (TCP_HEADER_SIZE if is_tcp else UDP_HEADER_SIZE)
+    cdef size_t size = header + payload
+    cdef size_t checksum_at = transport + (TCP_CHECKSUM if is_tcp else UDP_CHECKSUM)
+    cdef uint8_t protocol = PROTOCOL_TCP if is_tcp else PROTOCOL_UDP
+    cdef bint is_zero = change == CHANGE_ZERO and payload >= 2
+    cdef uint64_t total
+    cdef Cursor packet
+    cursor_set(&packet, room, ROOM)
+    memset(room, 0, header)
+    memset(room + header, <uint8_t> flow.sequence, payload)
+    if is_frame:
+        put16(&packet, 12, 0x86dd if is_ipv6 else 0x0800)
+    if is_ipv6:
+        put8(&packet, network, 0x60)
+        put16(&packet, network + 4, <uint16_t> (size - network - IPV6_HEADER_SIZE))
+        put16(&packet, network + 6, <uint16_t> (protocol << 8 | 64))
+        put16(&packet, network + 8, 0xfd00)
+        put16(&packet, network + 24, 0xfd01)
+    else:
+        put16(&packet, network, 0x4500)
+        put16(&packet, network + 2, <uint16_t> (size - network))
+        put16(&packet, network + 4, flow.identification)
+        put16(&packet, network + 6, 0x4000 if fixed else 0)
+        put16(&packet, network + 8, <uint16_t> (64 << 8 | protocol))
+        put32(&packet, network + 12, 0x0a000001)
+        put32(&packet, network + 16, 0x0a000002)
+    put16(&packet, transport, operation & 4)
+    put16(&packet, transport + 2, 9)
+    if is_tcp:
+        put32(&packet, transport + 4, flow.sequence)
+        put16(&packet, transport + 12, <uint16_t> (0x5000 | (take8(rest) if change == CHANGE_FLAGS else 0x10)))
+    else:
+        put16(&packet, transport + 4, <uint16_t> (size - transport))
+    if change == CHANGE_HEADER:
+        put8(&packet, take8(rest) % header, take8(rest))
+    if not is_ipv6:
+        put16(&packet, network + 10, 0)
+        if is_zero:
+            put16(&packet, network + 4, 0)
+            flow.identification = <uint16_t> ~slow_sum(room + network, IPV4_HEADER_SIZE, 0)
+            put16(&packet, network + 4, flow.identification)
+        total = slow_sum(room + network, IPV4_HEADER_SIZE, 0)
+        put16(&packet, network + 10, <uint16_t> ~total if not is_zero else 0xffff)
+    put16(&packet, checksum_at, 0)
+    if is_zero:
+        put16(&packet, header, 0)
+    total = slow_sum(room + transport, size - transport, slow_pseudo_header(room + network, protocol, size - transport))
+    if is_zero:
+        put16(&packet, header + (transport - header & 1), <uint16_t> ~total)
+        put16(&packet, checksum_at, 0xffff)
+    else:
+        put16(&packet, checksum_at, <uint16_t> ~total if is_tcp or total != 0xffff else 0xffff)
+    if change == CHANGE_PACKET:
+        put8(&packet, take16(rest) % size, take8(rest))
+    elif change == CHANGE_SIZE:
+        size = min(size + take8(rest), <size_t> ROOM) - 128 if size > 128 else take8(rest) % size
+    flow.sequence += <uint32_t> payload
+    flow.identification += not fixed
+    flow.size = payload
+    return size
+
+
+cdef void fuzz_flows(Input *rest, int most, bint is_frame, uint32_t types, uint8_t options) noexcept nogil:
+    """The input tells which packets of which flows there are and what is wrong with them."""
+    cdef int count = 0
+    cdef int times
+    cdef uint8_t operation
+    cdef size_t payload
+    cdef size_t size
+    cdef int i
+    memset(flows, 0, sizeof(flows))
+    for i in range(FLOWS):
+        flows[i].sequence = <uint32_t> -2000      # both numbers pass zero now and then
+        flows[i].identification = <uint16_t> -5
+        flows[i].size = 10
+    while rest.size and count < most:
+        operation = take8(rest)
+        payload = flows[operation & 7].size
+        times = 1
+        if operation >> 6 == SIZE_SMALL:
+            payload = take8(rest)
+        elif operation >> 6 == SIZE_LARGE:
+            payload = take16(rest) % JUMBO
+        elif operation >> 6 == SIZE_REPEATED:
+            times = take8(rest) % 16
+        while times > 0 and count < most:
+            size = build(rest, operation, is_frame, options & 4, payload)
+            packets[count].data = block_of(room, size)
+            packets[count].size = size
+            count += 1
+            times -= 1
+    coalesce(count, types, is_frame, options & 1, options & 2)
+    for i in range(count):
+        free(packets[i].data)
+
+
+cdef void fuzz_packets(Input *rest, bint is_frame, uint32_t types, uint8_t options) noexcept nogil:
+    """The input is packets, each behind its size."""
+    cdef int count = 0
+    cdef int i
+    while rest.size > 2 and count < PACKETS:
+        packets[count].size = 1 + take16(rest)
+        packets[count].size = min(packets[count].size, rest.size)
+        packets[count].data = block_of(rest.data, packets[count].size)
+        rest.data += packets[count].size
+        rest.size -= packets[count].size
+        count += 1
+    coalesce(count, types, is_frame, options & 1, options & 2)
+    for i in range(count):
+        free(packets[i].data)
+
+
+# --- what libFuzzer calls ---
+
+cdef public int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) noexcept nogil:
+    cdef Input rest
+    cdef uint8_t target
+    cdef uint8_t options
+    rest.data = data
+    rest.size = size
+    target = take8(&rest)
+    if choose_summer(target >> 3 & 3) == NULL:
+        choose_summer(0)
+    target &= 7
+    if target == 0:
+        fuzz_sums(&rest)
+    elif target == 1:
+        fuzz_headers(&rest)
+    elif target in (2, 3):
+        fuzz_gso(&rest)
+    else:
+        options = take8(&rest)
+        if target == 4:
+            fuzz_packets(&rest, options & 16, options & 14, options >> 5)
+        else:
+            fuzz_flows(&rest, PACKETS if target == 7 else FEW, options & 16, options & 14, options >> 5)
+    return 0
+
+
+cdef public void fuzz_report() noexcept nogil:
+    """How often what was reached, for the runner to read."""
+    cdef const char **names = [
+        b"sums", b"layouts", b"refused", b"completed", b"split tcp4", b"split tcp6", b"split udp",
+        b"right checksums", b"merged tcp4", b"merged tcp6", b"merged udp", b"merged frames", b"full windows",
+        b"most datagrams", b"alone", b"same bytes",
+    ]
+    for i in range(REACHABLE):
+        fprintf(stderr, b"reached: %s %llu\n", names[i], <unsigned long long> reached[i])

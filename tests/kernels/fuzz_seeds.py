@@ -1,0 +1,88 @@
+"""Inputs that the fuzzer begins with (tools/fuzz.sh): `python fuzz_seeds.py FOLDER`.
+
+Their form is that of _fuzz.pyx: the target, its options, and what it reads.
+"""
+
+import struct
+import sys
+from pathlib import Path
+
+from flows import renumbered
+
+from tuntap import offload, testing
+
+SUMS, HEADERS, GSO, PACKETS, FLOWS, LONG_FLOWS = 0, 1, 2, 4, 5, 7
+IS_FRAME, WITH_CHECKSUM, AROUND_THE_END = 1, 2, 4  # options of GSO
+ALL_TYPES, FRAMES, TRUSTED, RENUMBERED, FIXED = 14, 16, 32, 64, 128  # of the three behind it
+SMALL, LARGE, REPEATED = 64, 128, 192  # where a packet of a flow has its size from
+FLAGS, ZERO = 3 << 3, 7 << 3  # what is wrong with it
+
+
+def flow(family, protocol, sizes):
+    """Packets that follow one another."""
+    source, destination = ("10.0.0.1", "10.0.0.2") if family == 4 else ("fd00::1", "fd00::2")
+    packets = []
+    for number, size in enumerate(sizes):
+        payload = bytes([number]) * size
+        if protocol == "udp":
+            packet = testing.udp(source, destination, 7, 9, payload)
+        else:
+            packet = testing.tcp(source, destination, 7, 9, payload, seq=sum(sizes[:number]))
+        packets.append(renumbered(packet, number))
+    return packets
+
+
+def extended(packet, units):
+    """An IPv6 packet with an extension header of 8 * (units + 1) bytes."""
+    extension = bytes([packet[6], units]) + bytes(8 * units + 6)
+    size = len(packet) - 40 + len(extension)
+    return packet[:4] + struct.pack("!HB", size, 60) + packet[7:40] + extension + packet[40:]
+
+
+def listed(packets):
+    return b"".join(struct.pack("!H", len(packet) - 1) + packet for packet in packets)
+
+
+def seeds():
+    for size in (0, 63, 64, 300, 4000):
+        yield struct.pack("!BBHQHH", SUMS, 3, size, 2**64 - 1, 1, 2) + bytes(range(7))
+    for family in (4, 6):
+        for protocol in ("tcp", "udp"):
+            packets = flow(family, protocol, [40, 40, 40, 7])
+            link = b"\2\0\0\0\0\1\2\0\0\0\0\2" + (b"\x08\x00" if family == 4 else b"\x86\xdd")
+            for is_frame, head in (
+                (0, b""),
+                (IS_FRAME, link),
+                (IS_FRAME, link[:12] + b"\x81\0\0\5" + link[12:]),
+            ):
+                yield struct.pack("!BBH", HEADERS, is_frame, 20) + head + packets[0]
+                ((header, packet),) = offload.coalesce(packets)
+                header["csum_start"] += len(head)
+                start = struct.pack("!BBH", GSO, WITH_CHECKSUM | is_frame, 60)
+                yield start + header.tobytes() + head + packet
+                header["gso_type"] = header["gso_size"] = 0
+                yield start + header.tobytes() + head + packet
+                yield bytes([GSO, AROUND_THE_END]) + start[2:] + header.tobytes() + head + packet
+                yield bytes([PACKETS, ALL_TYPES | FRAMES * is_frame]) + listed([head + p for p in packets])
+            if family == 4:
+                options = [bytes([0x46]) + packet[1:20] + b"\1\1\1\0" + packet[20:] for packet in packets]
+                yield bytes([PACKETS, ALL_TYPES | TRUSTED]) + listed(
+                    [packet[:2] + struct.pack("!H", len(packet)) + packet[4:] for packet in options]
+                )
+            else:
+                for units in (0, 20, 30):
+                    longer = [extended(packet, units) for packet in packets]
+                    yield struct.pack("!BBH", HEADERS, 0, 20) + longer[0]
+                    yield bytes([PACKETS, ALL_TYPES]) + listed(longer)
+    for options in (0, FRAMES, TRUSTED, RENUMBERED | FIXED):
+        start = bytes([FLOWS, ALL_TYPES | options])
+        for kind in range(4):
+            yield start + bytes([kind | SMALL, 50, kind, kind | SMALL, 10, kind | FLAGS, 0x18, kind | ZERO])
+            yield start + bytes([kind | LARGE, 30, 0, kind, kind, kind])
+        start = bytes([LONG_FLOWS]) + start[1:]
+        yield start + bytes([value for kind in range(4) for value in (kind | REPEATED, 15)] * 5)
+        yield start + bytes([2 | REPEATED, 15] * 20)
+
+
+for number, seed in enumerate(seeds()):
+    Path(sys.argv[1], f"seed{number:03}").write_bytes(seed)
