@@ -230,9 +230,10 @@ cdef inline void handle_clear(Handle *handle) noexcept nogil:
 
 cdef inline void slot_fill(SlotView *slots, int slot, intptr_t size) noexcept nogil:
     """Note that a packet of `size` bytes went to a slot, which has as much of it as it holds."""
+    cdef int32_t cuts = (<volatile int32_t *> &slots.cuts)[0]
     if size > slots.slot_size:
         size = slots.slot_size
-        if slots.cuts < slots.capacity:     # two devices may be told to fill one batch at once
-            slots.cut[slots.cuts] = slot
-            slots.cuts += 1
+        if cuts < slots.capacity:     # two devices may be told to fill one batch at once
+            slots.cut[cuts] = slot
+            slots.cuts = cuts + 1
     slots.lengths[slot] = <int32_t> size
