@@ -507,3 +507,59 @@ class TestCoalesceInto:
         finally:
             stop.set()
             thread.join()
+
+
+class TestThreads:
+    """Another thread may have the device at the same time."""
+
+    def test_calls_that_wait_for_room_send_what_they_were_asked_for(self):
+        """Both look at the same slots, one at more of them than the other."""
+        one, other = testing.pair(offload=True)
+        packets = [testing.udp("10.0.0.1", "10.0.0.2", 1 + i, 9, i.to_bytes(2, "big")) for i in range(200)]
+        batch = PacketBatch(200, 100)
+        batch.fill(packets)
+        results = []
+        with one, other:
+            full = testing.udp("10.0.0.1", "10.0.0.2", 7, 7, bytes(1000))
+            with contextlib.suppress(TimeoutError):
+                while True:
+                    one.send(full, timeout=0)
+            thread = threading.Thread(
+                target=lambda: results.append(one.send_batch(batch, timeout=5, stop=2)), daemon=True
+            )
+            thread.start()
+            for _ in range(20):  # by then the other call waits, too
+                with pytest.raises(TimeoutError):
+                    one.send_batch(batch, timeout=0.005)
+            received = []
+            while thread.is_alive() or len(received) < 2:
+                with contextlib.suppress(TimeoutError):
+                    received += [packet] if (packet := other.recv(timeout=0.2)) != full else []
+            thread.join()
+            assert results == [2]
+            assert received == packets[:2]
+            with pytest.raises(TimeoutError):
+                other.recv(timeout=0)
+
+    def test_lengths_that_change_while_packets_are_coalesced(self):
+        """They were right when the call began; a wrong one must not be believed later."""
+        batch = PacketBatch(512, 64)
+        batch.fill([b"\x45" + bytes(63)] * 512)
+        stop = threading.Event()
+
+        def disturb():
+            while not stop.is_set():
+                batch.lengths[256:] = -1
+                batch.lengths[256:] = 64
+
+        thread = threading.Thread(target=disturb)
+        thread.start()
+        try:
+            for _ in range(8):
+                into = PacketBatch(512, 65535)  # memory that was never touched makes the call last
+                with contextlib.suppress(ValueError):  # from the look at them in the beginning
+                    assert offload.coalesce_into(batch, into) == 512
+                    assert 1 <= into.lengths.min() <= into.lengths.max() <= 64
+        finally:
+            stop.set()
+            thread.join()

@@ -1,6 +1,6 @@
 """The joint between Python and the compiled layers: a Port moves packets, Slots hold them."""
 from cpython.pythread cimport PyThread_type_lock
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 
 from tuntap._offload cimport Offload
 from tuntap._os.lock cimport Lock
@@ -50,7 +50,7 @@ cdef class Port:
     cdef int receive(self, SlotView *slots, int stop) noexcept nogil
     cdef int receive_in_time(self, SlotView *slots, int stop, int64_t timeout_ns) noexcept nogil
     cdef int receive_all(self, SlotView *slots, int stop, object timeout) except -1
-    cdef int transmit(self, SlotView *slots, int start, int stop, bint again) noexcept nogil
+    cdef int transmit(self, SlotView *slots, int start, int stop, uint64_t *call) noexcept nogil
     cdef void stop_rejected(self) noexcept nogil
     cdef int wait(self, int path, int64_t timeout_ns) noexcept nogil
     cdef int settle(self, int path, int outcome, int64_t deadline, bint partial=*) except -1

@@ -714,7 +714,7 @@ cdef class Port:
         cdef int32_t length
         cdef Py_ssize_t size
         cdef int outcome
-        cdef bint again = False
+        cdef uint64_t call = 0
         cdef bint held = not PyBytes_CheckExact(packet)
         if not held:
             slot.data = <uint8_t *> PyBytes_AS_STRING(packet)
@@ -735,12 +735,11 @@ cdef class Port:
             while True:
                 with nogil:
                     take(&self.send_lock)
-                    outcome = self.transmit(&slot, 0, 1, again)
+                    outcome = self.transmit(&slot, 0, 1, &call)
                     give(&self.send_lock)
                 if outcome > 0:
                     return size
                 self.settle(PATH_SEND, outcome, deadline)
-                again = True
         finally:
             if held:
                 PyBuffer_Release(&memory)
@@ -779,7 +778,7 @@ cdef class Port:
         cdef Py_ssize_t i
         cdef int sent = 0
         cdef int outcome
-        cdef bint again = False
+        cdef uint64_t call = 0
         for i in range(first, last):
             if not 1 <= batch.view.lengths[i] <= largest:
                 raise ValueError(f"packet {i}: length {batch.view.lengths[i]} is not 1 to {largest}")
@@ -789,9 +788,8 @@ cdef class Port:
         while True:
             with nogil:
                 take(&self.send_lock)
-                outcome = self.transmit(&batch.view, <int> first + sent, <int> last, again)
+                outcome = self.transmit(&batch.view, <int> first + sent, <int> last, &call)
                 give(&self.send_lock)
-            again = True
             if outcome > 0:
                 sent += outcome
                 if first + sent == last:
@@ -873,7 +871,7 @@ cdef class Port:
         self.pending[PATH_RECV] = error
         return count
 
-    cdef int transmit(self, SlotView *slots, int start, int stop, bint again) noexcept nogil:
+    cdef int transmit(self, SlotView *slots, int start, int stop, uint64_t *call) noexcept nogil:
         """Move what the device takes; send_lock is held."""
         cdef int error = 0
         cdef int count
@@ -884,7 +882,7 @@ cdef class Port:
             self.pending[PATH_SEND] = 0
             return -error
         if self.offload != NULL:
-            count = offload_send(self.offload, &self.handle, slots, start, stop, again, &error)
+            count = offload_send(self.offload, &self.handle, slots, start, stop, call, &error)
             if self.offload.rejected:
                 self.stop_rejected()
         else:
@@ -1160,7 +1158,7 @@ cdef class Port:
         if self.offload != NULL:
             # What was read before the fork is the parent's.
             self.offload.next = self.offload.segments
-            self.offload.slots = NULL
+            self.offload.is_partial = False
         if self.is_closed:
             os_close(&self.handle)    # a thread of the parent was closing it
             return

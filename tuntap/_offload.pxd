@@ -1,5 +1,5 @@
 """Packets of a queue with virtio-net headers: what is read is split, what is written is coalesced."""
-from libc.stdint cimport uint8_t, uint32_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from tuntap._kernels.gro cimport GRO_HEADERS_MAX, WINDOW, Window
 from tuntap._kernels.gso cimport Split
@@ -27,7 +27,8 @@ cdef struct Offload:
 
     # Send, under the lock of that path.
     Window window
-    const uint8_t *slots          # of a batch that is not sent to its end; NULL if none
+    uint64_t call                 # number of the call that was last here
+    bint is_partial               # which is not at its end
     int resume                    # the slot where it goes on
     int base                      # slot of the first packet of the window
     int item                      # next of its items
@@ -40,9 +41,10 @@ cdef void offload_begin(
     Offload *offload, uint32_t *types, bint is_frame, bint whole, bint trusted,
 ) noexcept nogil
 
-# As os_recv and os_send, but a receive that found nothing more says EAGAIN; `again` says that this is
-# the same call as before, which had to wait.
+# As os_recv and os_send, but a receive that found nothing more says EAGAIN.  `call` is 0 in the first part
+# of a call that may have to wait, and is to be handed over as it is with the next part: another call may
+# come between.
 cdef int offload_recv(Offload *offload, Handle *handle, SlotView *slots, int stop, int *error) noexcept nogil
 cdef int offload_send(
-    Offload *offload, Handle *handle, SlotView *slots, int start, int stop, bint again, int *error,
+    Offload *offload, Handle *handle, SlotView *slots, int start, int stop, uint64_t *call, int *error,
 ) noexcept nogil

@@ -4,7 +4,7 @@ Receiving, a super-packet is read into `inbox`, which stays in the cache, and it
 their slots and summed in one pass.  Sending, a super-packet is written from the slots its packets are in, behind headers of its own.
 """
 from libc.errno cimport EAGAIN, EBADMSG, EINVAL, EIO
-from libc.stdint cimport int32_t, intptr_t, uint8_t, uint32_t
+from libc.stdint cimport int32_t, intptr_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from tuntap._kernels.cursor cimport Cursor, cursor_set
@@ -33,7 +33,8 @@ cdef void offload_begin(
     offload.rejected = 0
     offload.next = offload.segments = 0
     offload.inbox = offload.memory + LARGEST_HEADER
-    offload.slots = NULL
+    offload.call = 0
+    offload.is_partial = False
     offload.sent = 0
 
 
@@ -135,54 +136,64 @@ cdef int receive_whole(Offload *offload, Handle *handle, SlotView *slots, int sl
 # --- send ---
 
 cdef int offload_send(
-    Offload *offload, Handle *handle, SlotView *slots, int start, int stop, bint again, int *error,
+    Offload *offload, Handle *handle, SlotView *slots, int start, int stop, uint64_t *call, int *error,
 ) noexcept nogil:
     cdef int at = start
     cdef int result = 0
     error[0] = 0
-    if not again or offload.slots != slots.data or offload.resume != start:
-        offload.slots = NULL
+    if call[0] == 0 or call[0] != offload.call or offload.resume != start:
+        offload.is_partial = False
         offload.sent = 0
+        offload.call += 1
+        call[0] = offload.call
     if offload.whole and slots.headers != NULL:
         while at < stop and result == 0:
             result = send_whole(offload, handle, slots, at)
             at += result == 0
-        offload.slots = slots.data
     else:
         while at < stop and result == 0:
-            result = 0 if offload.slots != NULL else look(offload, slots, at, stop)
+            result = 0 if offload.is_partial else look(offload, slots, at, stop)
             while result == 0 and offload.item < offload.window.items:
                 result = send_item(offload, handle, slots, &offload.window.item[offload.item])
                 offload.item += result == 0
-            if offload.slots != NULL:
+            if offload.is_partial:
                 at = offload.base + offload.window.packets
                 if result < 0:
-                    # Whatever is before this one went; of other flows, perhaps some behind it.
-                    at = offload.base + offload.window.item[offload.item].first
+                    at = offload.base + first_unsent(offload)
             if result != -EAGAIN:
-                offload.slots = NULL
+                offload.is_partial = False
     if result < 0 and result != -EAGAIN:
         error[0] = -result
     offload.resume = at
     return at - start
 
 
+cdef inline int first_unsent(const Offload *offload) noexcept nogil:
+    """The packet of the window before which all went; of those behind it perhaps some."""
+    cdef const Item *item = &offload.window.item[offload.item]
+    # The first packets of an item that the kernel refused may have gone alone.
+    if offload.item + 1 < offload.window.items:
+        return min(item.first, offload.window.item[offload.item + 1].first)
+    return item.first
+
+
 cdef int look(Offload *offload, SlotView *slots, int start, int stop) noexcept nogil:
     """Find out what of the next packets can be merged."""
+    cdef int32_t largest = min(slots.slot_size, <int32_t> LARGEST_PACKET)
     cdef int32_t length
     cdef int at = start
     gro_begin(&offload.window, offload.types[0], offload.is_frame, offload.trusted, True)
     while at < stop:
         # Another thread owns the array too: read once.
         length = (<volatile int32_t *> slots.lengths)[at]
-        if length < 1 or length > slots.slot_size:
+        if length < 1 or length > largest:
             if at == start:
                 return -EINVAL
             break
         if gro_add(&offload.window, slot_at(slots, at), length) < 0:
             break
         at += 1
-    offload.slots = slots.data
+    offload.is_partial = True
     offload.base = start
     offload.item = 0
     return 0
@@ -265,7 +276,7 @@ cdef int send_whole(Offload *offload, Handle *handle, SlotView *slots, int slot)
     cdef uint32_t type
     cdef int segments
     cdef int result
-    if length < 1 or length > slots.slot_size:
+    if length < 1 or length > min(slots.slot_size, <int32_t> LARGEST_PACKET):
         return -EINVAL
     cursor_set(&packet, slots.headers + slot * VIRTIO_HEADER_SIZE, VIRTIO_HEADER_SIZE)
     memset(&header, 0, sizeof(header))
