@@ -153,7 +153,8 @@ def make(
     kind = UDP_L4 if protocol == twins.UDP else TCPV4 if version == 4 else TCPV6
     flags = NEEDS_CSUM if has_seed or protocol == twins.UDP else 0
     fields = (start, offset) if flags else (0, 0)
-    return packet, header(flags, kind | 0x80 * (ecn and protocol == twins.TCP), hint, gso_size, *fields), link is not None
+    kind |= 0x80 * (ecn and protocol == twins.TCP)
+    return packet, header(flags, kind, hint, gso_size, *fields), link is not None
 
 
 SUPER_PACKETS = st.builds(

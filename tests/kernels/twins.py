@@ -219,6 +219,7 @@ def read(data, types, is_frame, trusted):
     payload = transport + size
     flow = protocol, addresses, fixed[:4]
     is_whole = end == len(data) and payload <= HEADERS_MAX and size >= len(fixed)
+    is_whole = is_whole and (protocol == TCP or u16(fixed, 4) == len(data) - transport)
     kind = MERGE_UDP if protocol == UDP else MERGE_TCPV4 if version == 4 else MERGE_TCPV6
     may_merge = bool(is_whole and kind & types and len(data) > payload)
     sequence = control = identification = 0
@@ -237,7 +238,7 @@ def read(data, types, is_frame, trusted):
         # Not the ports, the sequence number and the checksum.
         constant += [fixed[8:13], control & ~(FIN | PSH), fixed[14:16], data[transport + 18 : payload]]
     else:
-        may_merge = may_merge and u16(fixed, 4) == len(data) - transport and u16(fixed, 6) != 0
+        may_merge = may_merge and u16(fixed, 6) != 0
     may_merge = may_merge and (trusted or has_valid_checksums(data, layout))
     return Packet(
         layout, flow, payload, len(data) - payload, is_whole, may_merge, tuple(constant), sequence, control,
@@ -246,7 +247,12 @@ def read(data, types, is_frame, trusted):
 
 
 def has_valid_checksums(data, layout):
-    if layout.version == 4 and ones_sum(data[layout.network : layout.transport]) != 0xFFFF:
+    """Whether they are right, and written as a split writes them: 0xffff is as right as 0."""
+    if layout.version == 4:
+        header = data[layout.network : layout.transport]
+        if ones_sum(header) != 0xFFFF or u16(header, 10) == 0xFFFF:
+            return False
+    if layout.protocol == TCP and u16(data, layout.transport + CHECKSUM_AT[TCP]) == 0xFFFF:
         return False
     segment = data[layout.transport :]
     return ones_sum(segment, ones_sum(layout.addresses, layout.protocol + len(segment))) == 0xFFFF
