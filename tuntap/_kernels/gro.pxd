@@ -4,7 +4,7 @@ A window of packets is looked at one after the other; each joins the last item o
 an item of its own.  Items keep the order of their first packets, so a flow is never reordered.  The
 packets stay where they are: an item is its headers, made anew, and a chain of payloads.
 """
-from libc.stdint cimport int16_t, int32_t, uint8_t, uint16_t, uint32_t
+from libc.stdint cimport int16_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from tuntap._kernels.cursor cimport Cursor
 from tuntap._kernels.virtio cimport VirtioHeader
@@ -24,6 +24,7 @@ cdef struct Item:
     const uint8_t *packet         # the first one
     uint32_t size                 # bytes of the whole
     uint32_t first_size           # bytes of the first packet
+    uint64_t pseudo_sum           # of the pseudo-header, without its length; once is_valid
     uint32_t sequence             # TCP: of the next packet
     uint16_t identification       # IPv4: of the next packet
     uint16_t gso_size
@@ -36,14 +37,15 @@ cdef struct Item:
     int16_t count
     uint8_t type                  # GRO_*
     uint8_t version
-    uint8_t ending                # FIN and PSH of the last packet
+    uint8_t ending                # TCP: FIN and PSH of the last packet
     bint is_open                  # more may join
-    bint is_valid                 # the checksums of the first packet were looked at
+    bint is_valid                 # the checksums of the first packet are right
     bint fixed_id                 # all packets have one identification
 
 cdef struct Window:
     int packets
     int items
+    int recent                    # the item of the last TCP or UDP packet, -1 if nothing may join it
     uint32_t types                # what may be merged
     bint is_frame                 # packets start with an Ethernet header
     bint trusted                  # checksums are not looked at

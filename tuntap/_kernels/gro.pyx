@@ -39,7 +39,6 @@ cdef void gro_begin(Window *window, uint32_t types, bint is_frame, bint trusted,
 
 cdef int gro_add(Window *window, const uint8_t *data, size_t size) noexcept nogil:
     cdef Item *item
-    cdef Item *previous
     cdef Cursor packet
     cdef Layout layout
     cdef int place
@@ -48,13 +47,15 @@ cdef int gro_add(Window *window, const uint8_t *data, size_t size) noexcept nogi
     cursor_set(&packet, data, size)
     if window.packets and (size < ETHERNET_HEADER_SIZE if window.is_frame else get8(&packet, 0) >> 4 not in (4, 6)):
         return -1
+    # Most often it goes on with the flow of the packet before, and need not be taken apart.
+    if window.recent >= 0 and joins(window, &window.item[window.recent], &packet):
+        return 0
     item = &window.item[window.items]
     memset(item, 0, sizeof(Item))
     item.packet = data
     item.size = item.first_size = <uint32_t> size
     item.count = 1
     item.first = item.last = <int16_t> window.packets
-    window.next[window.packets] = -1
     if find_layout(&packet, window.is_frame, &layout) < 0 or layout.is_fragment:
         forget_flows(window)
     elif layout.protocol in (PROTOCOL_TCP, PROTOCOL_UDP):
@@ -62,14 +63,12 @@ cdef int gro_add(Window *window, const uint8_t *data, size_t size) noexcept nogi
             forget_flows(window)
         else:
             place = window.flow[item.flow]
-            if place >= 0:
-                previous = &window.item[place]
-                if item.is_open and is_same_flow(previous, item) and joins(window, previous, item):
-                    window.next[previous.last] = item.first
-                    previous.last = item.first
-                    window.packets += 1
-                    return 0
-            window.flow[item.flow] = <int16_t> (window.items if item.is_open and not item.ending else -1)
+            if place >= 0 and place != window.recent and joins(window, &window.item[place], &packet):
+                window.recent = place
+                return 0
+            window.recent = window.items if item.is_open else -1
+            window.flow[item.flow] = <int16_t> window.recent
+    window.next[window.packets] = -1
     window.items += 1
     window.packets += 1
     return 0
@@ -78,6 +77,7 @@ cdef int gro_add(Window *window, const uint8_t *data, size_t size) noexcept nogi
 cdef inline void forget_flows(Window *window) noexcept nogil:
     """End every item: of which flow the next packet is cannot be told."""
     memset(window.flow, 0xff, sizeof(window.flow))
+    window.recent = -1
 
 
 cdef bint read_item(Window *window, Item *item, Cursor *packet, const Layout *layout) noexcept nogil:
@@ -95,7 +95,7 @@ cdef bint read_item(Window *window, Item *item, Cursor *packet, const Layout *la
         flags = get8(packet, transport + 13)
         item.sequence = get32(packet, transport + 4)
         item.ending = flags & TCP_ENDING
-        item.is_open = not flags & TCP_UNMERGEABLE
+        item.is_open = not flags & (TCP_UNMERGEABLE | TCP_ENDING)
     else:
         item.type = GRO_UDP
         item.is_open = get16(packet, transport + 6) != 0
@@ -137,94 +137,113 @@ cdef inline uint16_t place_of(Cursor *packet, const Layout *layout) noexcept nog
     return <uint16_t> (mixed % FLOWS)
 
 
-cdef inline bint equal(const Item *a, const Item *b, size_t start, size_t end) noexcept nogil:
-    """Whether two packets have the same bytes there; both have so many."""
-    return memcmp(a.packet + start, b.packet + start, end - start) == 0
+cdef inline bint equal(const Item *item, const Cursor *packet, size_t start, size_t end) noexcept nogil:
+    """Whether a packet has the same bytes there as the first of an item; both have so many."""
+    return memcmp(item.packet + start, packet.data + start, end - start) == 0
 
 
-cdef bint is_same_flow(const Item *a, const Item *b) noexcept nogil:
-    cdef size_t at = a.network
-    if a.type != b.type or a.version != b.version or a.network != b.network or a.transport != b.transport:
-        return False
-    if a.version == 4:
-        at += 12
-    else:
-        at += 8
-    # In IPv6 the extension headers lie between, and must be the same too.
-    return equal(a, b, at, a.transport + 4)
+cdef bint joins(Window *window, Item *into, Cursor *packet) noexcept nogil:
+    """Whether a packet continues an item; if so it is made part of it.
 
-
-cdef bint joins(Window *window, Item *into, Item *item) noexcept nogil:
-    """Whether a packet of the same flow continues an item; if so it is made part of it."""
-    cdef uint32_t payload = item.gso_size
+    Its headers must be those of the item's first packet, byte for byte, but for the fields that count,
+    and these must go on.  So it is laid out in the same way, too.
+    """
     cdef size_t network = into.network
     cdef size_t transport = into.transport
-    cdef bint fixed
-    if not into.is_open or into.payload != item.payload or payload > into.gso_size:
+    cdef size_t payload = packet.size - into.payload
+    cdef uint16_t identification = 0
+    cdef uint8_t ending = 0
+    cdef bint fixed = False
+    if not into.is_open or packet.size <= into.payload or payload > into.gso_size or into.size + payload > LARGEST:
         return False
-    if into.size + payload > LARGEST or not equal(into, item, 0, network):
+    # Ports.
+    if not equal(into, packet, transport, transport + 4) or network and not equal(into, packet, 0, network):
         return False
     if into.version == 4:
-        # Type of service; flags; time to live and protocol.
-        if not (equal(into, item, network, network + 2) and equal(into, item, network + 6, network + 10)):
+        # Type of service; flags; time to live and protocol; addresses.
+        if (
+            get16(packet, network + 2) != packet.size - network
+            or not equal(into, packet, network, network + 2)
+            or not equal(into, packet, network + 6, network + 10)
+            or not equal(into, packet, network + 12, network + 20)
+        ):
             return False
-        fixed = item.identification == into.identification
+        identification = get16(packet, network + 4)
+        fixed = <uint16_t> (identification + 1) == into.identification
         if fixed:
-            if not window.renumber or not into.packet[network + 6] & (IPV4_MAY_NOT_FRAGMENT >> 8):
+            if not window.renumber or not get8(packet, network + 6) & (IPV4_MAY_NOT_FRAGMENT >> 8):
                 return False
-        elif item.identification != <uint16_t> (into.identification + 1):
+        elif identification != into.identification:
             return False
         if into.count > 1 and fixed != into.fixed_id:
             return False
-    else:
-        fixed = False
-        # Traffic class and flow label; next header and hop limit.
-        if not (equal(into, item, network, network + 4) and equal(into, item, network + 6, network + 8)):
-            return False
-    if item.type == GRO_UDP:
-        if into.count == UDP_SEGMENTS_MAX:
-            return False
-    else:
-        # Acknowledgement; data offset and flags; window; urgent pointer and options.
-        if not (
-            item.sequence - payload == into.sequence
-            and equal(into, item, transport + 8, transport + 13)
-            and into.packet[transport + 13] == (item.packet[transport + 13] & <uint8_t> ~TCP_ENDING)
-            and equal(into, item, transport + 14, transport + 16)
-            and equal(into, item, transport + 18, into.payload)
+    # Traffic class and flow label; next header, hop limit, addresses and extension headers.
+    elif (
+        get16(packet, network + 4) != packet.size - network - IPV6_HEADER_SIZE
+        or not equal(into, packet, network, network + 4)
+        or not equal(into, packet, network + 6, transport)
+    ):
+        return False
+    if into.type == GRO_UDP:
+        if (
+            get16(packet, transport + 4) != packet.size - transport
+            or get16(packet, transport + UDP_CHECKSUM) == 0
+            or into.count == UDP_SEGMENTS_MAX
         ):
             return False
-    if not window.trusted:
-        if not into.is_valid and not has_valid_checksums(into):
-            into.is_open = False
+    else:
+        # Acknowledgement and data offset; flags; window; urgent pointer and options.
+        ending = get8(packet, transport + 13) & TCP_ENDING
+        if (
+            get32(packet, transport + 4) != into.sequence
+            or not equal(into, packet, transport + 8, transport + 13)
+            or get8(packet, transport + 13) != (into.packet[transport + 13] | ending)
+            or not equal(into, packet, transport + 14, transport + 16)
+            or not equal(into, packet, transport + 18, into.payload)
+        ):
             return False
-        into.is_valid = True
-        if not has_valid_checksums(item):
-            item.is_open = False
-            return False
+    if not window.trusted and not has_right_checksums(into, packet):
+        return False
     into.count += 1
-    into.size += payload
-    into.sequence = item.sequence
-    into.identification = item.identification
+    into.size += <uint32_t> payload
+    into.sequence += <uint32_t> payload
+    into.identification = identification + 1
     into.fixed_id = fixed
-    into.ending = item.ending
-    into.is_open = payload == into.gso_size and not item.ending
+    into.ending = ending
+    into.is_open = payload == into.gso_size and not ending
+    window.next[into.last] = <int16_t> window.packets
+    window.next[window.packets] = -1
+    into.last = <int16_t> window.packets
+    window.packets += 1
     return True
 
 
-cdef bint has_valid_checksums(const Item *item) noexcept nogil:
-    """Whether they are right, and written as a split writes them: a zero has two forms (RFC 1624)."""
-    cdef Cursor ip
-    cdef const uint8_t *transport = item.packet + item.transport
-    cdef size_t size = item.first_size - item.transport
-    cdef bint is_udp = item.type == GRO_UDP
-    cursor_set(&ip, item.packet + item.network, item.first_size - item.network)
-    if item.version == 4 and (fold(sum_bytes(ip.data, IPV4_HEADER_SIZE, 0)) != 0xffff or get16(&ip, 10) == 0xffff):
+cdef bint has_right_checksums(Item *into, Cursor *packet) noexcept nogil:
+    """Whether a packet and the first of an item have; the item is closed if its own are wrong."""
+    cdef Cursor first
+    if not into.is_valid:
+        cursor_set(&first, into.packet + into.network, into.first_size - into.network)
+        into.pseudo_sum = sum_pseudo_header(&first, PROTOCOL_UDP if into.type == GRO_UDP else PROTOCOL_TCP, 0)
+        cursor_set(&first, into.packet, into.first_size)
+        into.is_valid = into.is_open = is_right(into, &first)
+        if not into.is_valid:
+            return False
+    return is_right(into, packet)
+
+
+cdef bint is_right(const Item *item, Cursor *packet) noexcept nogil:
+    """Whether the checksums are right, and written as a split writes them: a zero has two forms (RFC 1624)."""
+    cdef size_t size = packet.size - item.transport
+    cdef uint64_t total = 0
+    cdef size_t i
+    if item.version == 4:
+        for i in range(0, IPV4_HEADER_SIZE, 4):
+            total += get32(packet, item.network + i)
+        if fold(total) != 0xffff or get16(packet, item.network + 10) == 0xffff:
+            return False
+    if item.type != GRO_UDP and get16(packet, item.transport + TCP_CHECKSUM) == 0xffff:
         return False
-    if not is_udp and get16(&ip, item.transport - item.network + TCP_CHECKSUM) == 0xffff:
-        return False
-    return fold(sum_bytes(transport, size, sum_pseudo_header(
-        &ip, PROTOCOL_UDP if is_udp else PROTOCOL_TCP, <uint32_t> size))) == 0xffff
+    return fold(sum_bytes(packet.data + item.transport, size, item.pseudo_sum + size)) == 0xffff
 
 
 cdef size_t gro_headers(const Window *window, const Item *item, VirtioHeader *header, Cursor *target) noexcept nogil:
