@@ -22,7 +22,6 @@ cdef struct Offload:
     Split split
     int next
     int segments                  # of the last packet that was read; 0 if it was no super-packet
-    int most                      # segments that a packet like it can have; 0 if it was none
     uint8_t *inbox                # in `memory`, behind the virtio-net header
     uint8_t memory[LARGEST_HEADER + INBOX_SIZE]
 

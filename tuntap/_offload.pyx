@@ -32,7 +32,7 @@ cdef void offload_begin(
     offload.is_frame = is_frame
     offload.types = types
     offload.rejected = 0
-    offload.next = offload.segments = offload.most = 0
+    offload.next = offload.segments = 0
     offload.inbox = offload.memory + LARGEST_HEADER
     offload.call = 0
     offload.is_partial = False
@@ -49,8 +49,8 @@ cdef int offload_recv(Offload *offload, Handle *handle, SlotView *slots, int sto
     cdef int filled = deliver(offload, slots, 0, stop)
     cdef int result
     error[0] = 0
-    # A super-packet with segments as the last one had should not be torn between two calls.
-    while filled < stop and (filled == 0 or stop - filled >= offload.most):
+    # A super-packet that is like the last one should not be torn between two calls.
+    while filled < stop and (filled == 0 or stop - filled >= offload.segments):
         result = receive_next(offload, handle, slots, filled, stop)
         if result <= 0:
             error[0] = -result
@@ -98,10 +98,9 @@ cdef int receive_next(Offload *offload, Handle *handle, SlotView *slots, int slo
     cursor_set(&packet, offload.inbox - handle.header_size, VIRTIO_HEADER_SIZE)
     virtio_decode(&packet, &header)
     cursor_set(&packet, offload.inbox, size)
-    offload.next = offload.most = 0
+    offload.next = 0
     offload.segments = gso_begin(&offload.split, &packet, &header, offload.is_frame, not offload.trusted)
     if offload.segments > 0:
-        offload.most = LARGEST_PACKET // <int> offload.split.gso_size + 1
         return deliver(offload, slots, slot, stop)
     if offload.segments < 0 or not offload.trusted and gso_complete(&packet, &header) < 0:
         offload.segments = 0
@@ -116,7 +115,7 @@ cdef int receive_whole(Offload *offload, Handle *handle, SlotView *slots, int sl
     """One read straight into a slot, and its header beside it; 1 or -errno."""
     cdef Part parts[3]
     cdef intptr_t size
-    offload.next = offload.segments = offload.most = 0
+    offload.next = offload.segments = 0
     parts[0].base = offload.inbox - handle.header_size
     parts[0].size = handle.header_size
     parts[1].base = slot_at(slots, slot)
