@@ -9,7 +9,7 @@ SOURCES := setup.py pyproject.toml $(wildcard tuntap/*.pyx tuntap/*.pxd tuntap/_
 help:
 	@echo "make demo      a TUN device on real traffic, in about 10 seconds"
 	@echo "make test      the whole suite (TESTFLAGS=--require-root: a skip is a failure)"
-	@echo "make bench     receive and send beside C and python-pytun (bench/results)"
+	@echo "make bench     all benchmarks beside every peer, about 20 minutes (bench/results, docs/performance.md)"
 	@echo "make lint      ruff, cython-lint, mypy"
 	@echo "make cross     every core compiled for other systems"
 	@echo "make sanitize  the suite and the fuzzer under AddressSanitizer and UBSan"
@@ -51,8 +51,9 @@ demo: $(VENV)/.test
 test: programs $(VENV)/.test
 	$(BIN)/python -m pytest $(TESTFLAGS)
 
-bench: $(VENV)/.bench
-	$(BIN)/python bench/run.py receive send
+# Peers are built where cargo and go are; BENCHFLAGS="relay kernels" picks some, --quick is for a look.
+bench: programs $(VENV)/.bench
+	$(BIN)/python bench/run.py $(or $(BENCHFLAGS),all)
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff check .

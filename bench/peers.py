@@ -28,7 +28,7 @@ class Peer:
     name: str
     relay: tuple[str, ...]
     pump: tuple[str, ...] = ()
-    """For the receive and send benchmarks: `pump NAME`; see peers/README.md."""
+    """Moves packets when it is told to: `pump NAME`; see peers/tun-rs/src/bin/pump.rs."""
 
 
 def build() -> dict[str, Peer]:

@@ -33,6 +33,11 @@ WORKLOADS = {
          Pair("C", "tun-rs")],
         [Pair("tuntap", "tun-rs", 0.75), Pair("tuntap unchecked", "tun-rs"), Pair("C", "tun-rs")],
     ),
+    "split and coalesced, two flows": (
+        ["tuntap", "C", "tun-rs", "wireguard-go"], "offload", 2,
+        [Pair("tuntap", "tun-rs", 1.2), Pair("wireguard-go", "tun-rs"), Pair("C", "tun-rs")],
+        [Pair("tuntap", "tun-rs", 0.75), Pair("wireguard-go", "tun-rs"), Pair("C", "tun-rs")],
+    ),
     "super-packets whole": (["tuntap", "C"], "superpackets", 1, [Pair("tuntap", "C", 0.97)], []),
     "without offload, two queues": (
         ["tuntap", "C", "tun-rs"], "plain-queues", 4,
@@ -60,7 +65,7 @@ def main(rounds: int, peers: dict[str, Peer]) -> list[Outcome]:
                     gigabits, seconds, megabytes = measure(spaces, relays[name], flows)
                     speed[name].append(gigabits)
                     cpu[name].append(seconds)
-                    memory.setdefault(f"{name}, {mode}", []).append(megabytes)
+                    memory.setdefault(f"{name}, {relays[name].command[-1]}", []).append(megabytes)
                 print(f"  {what}: round {number + 1} of {rounds}", flush=True)
             title = f"relay {what}"
             outcomes += [
