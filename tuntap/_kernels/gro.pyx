@@ -235,7 +235,7 @@ cdef bint is_right(const Item *item, Cursor *packet) noexcept nogil:
     """Whether the checksums are right, and written as a split writes them: a zero has two forms (RFC 1624)."""
     cdef size_t size = packet.size - item.transport
     cdef uint64_t total = 0
-    cdef size_t i
+    cdef int i
     if item.version == 4:
         for i in range(0, IPV4_HEADER_SIZE, 4):
             total += get32(packet, item.network + i)
