@@ -3,11 +3,10 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from tuntap._kernels.gro cimport GRO_HEADERS_MAX, WINDOW, Window
 from tuntap._kernels.gso cimport Split
-from tuntap._os.native cimport Handle, Part, SlotView
+from tuntap._os.native cimport LARGEST_HEADER, Handle, Part, SlotView
 
 cdef enum:
     LARGEST_PACKET = 65535
-    LARGEST_HEADER = 64           # bytes of a virtio-net header, with what other programs made it
     LARGEST_FRAME = LARGEST_PACKET + 22   # with an Ethernet header and two VLAN tags
     INBOX_SIZE = 65536 + 128      # a frame, and room to see a cut
 

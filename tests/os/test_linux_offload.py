@@ -807,6 +807,24 @@ def test_a_descriptor_with_larger_headers(adopted, raw):
     assert fcntl.ioctl(fd, TUNGETVNETHDRSZ, bytes(4)) == struct.pack("i", 12)
 
 
+@pytest.mark.parametrize(("size", "fits"), [(64, True), (65, False), (1_000_000, False)])
+@pytest.mark.parametrize("owned", [True, False])
+def test_the_longest_header_of_a_descriptor(raw, ip, owned, size, fits):
+    """There is room for so much in front of a packet: a longer one is refused, and what was given stays open."""
+    fd = raw.attach("o0", raw.TUN | raw.NO_PI | raw.VNET_HDR)
+    fcntl.ioctl(fd, TUNSETVNETHDRSZ, struct.pack("i", size))
+    if not fits:
+        with pytest.raises(tuntap.UnsupportedError, match="TUNSETVNETHDRSZ"):
+            tuntap.Tun.from_fd(fd, owned=owned)
+        assert fcntl.ioctl(fd, TUNGETVNETHDRSZ, bytes(4)) == struct.pack("i", size)
+        return
+    with tuntap.Tun.from_fd(os.dup(fd) if owned else fd, owned=owned) as tun:
+        ip("link", "set", "o0", "addrgenmode", "none", "up")
+        with Watch("o0") as watch:
+            tun.send(packet("udp4", b"x"))
+            assert [data for _, data in watch.everything()] == [packet("udp4", b"x")]
+
+
 def test_wrong_claims_about_a_descriptor(raw):
     fd = raw.attach("o0", raw.TUN | raw.NO_PI | raw.VNET_HDR)
     with pytest.raises(ValueError, match="virtio"):

@@ -92,11 +92,11 @@ cdef enum:
     TUN_MINOR = 200
 
     VIRTIO_HEADER_SIZE = 10   # struct virtio_net_hdr
-    LARGEST_HEADER = 64       # that we keep when another program has made it longer
 
 cdef const char *TUN_NODE = b"/dev/net/tun"
 cdef const char *OWN_NETNS = b"/proc/thread-self/ns/net"
 cdef const char *BOTH_HEADERS = b"flags of ioctl(TUNGETIFF)"
+cdef const char *LONG_HEADER = b"size of ioctl(TUNGETVNETHDRSZ)"
 cdef const char *OTHER_FLAGS = b"flags of ioctl(TUNSETIFF)"
 
 
@@ -362,6 +362,9 @@ cdef int os_adopt(Handle *handle, intptr_t io) noexcept nogil:
             handle.framing[PATH_RECV] = handle.framing[PATH_SEND] = FRAMING_VIRTIO
             if ioctl(<int> io, TUNGETVNETHDRSZ, &handle.header_size) < 0:
                 return fail(handle, PATH_CONTROL, b"ioctl(TUNGETVNETHDRSZ)")
+            if handle.header_size > LARGEST_HEADER:
+                handle.failed[PATH_CONTROL] = LONG_HEADER
+                return -EOPNOTSUPP
             # What was switched on cannot be asked; all of it is understood.
             handle.offload = OFFLOAD_CHECKSUM | OFFLOAD_TCP4 | OFFLOAD_TCP6 | OFFLOAD_UDP
         # TUNGETIFF cannot say whether there is a header: IFF_NOFILTER is the same bit as IFF_NO_PI.
@@ -1144,6 +1147,9 @@ cdef const char *ADVICE_OTHER_FLAGS = (
 cdef const char *ADVICE_BOTH_HEADERS = (
     b"the descriptor was made with packet information and a virtio-net header; make it with IFF_NO_PI"
 )
+cdef const char *ADVICE_LONG_HEADER = (
+    b"the virtio-net header of the descriptor is too long: set 10 or 12 bytes with TUNSETVNETHDRSZ"
+)
 cdef const char *ADVICE_DETACHED = b"the queue is detached: attach() it first"
 cdef const char *ADVICE_TOO_MANY = b"the interface has as many queues as the kernel allows (256)"
 cdef const char *ADVICE_ONE_QUEUE = b"the interface has a single queue: open it with queues=2 or more"
@@ -1208,6 +1214,9 @@ cdef int os_meaning(int path, int error, const char *failed, const char **advice
         return MEANS_BUSY
     if failed == BOTH_HEADERS:
         advice[0] = ADVICE_BOTH_HEADERS
+        return MEANS_UNSUPPORTED
+    if failed == LONG_HEADER:
+        advice[0] = ADVICE_LONG_HEADER
         return MEANS_UNSUPPORTED
     if error == E2BIG:
         advice[0] = ADVICE_TOO_MANY

@@ -13,6 +13,7 @@ from libc.stdint cimport int32_t, int64_t, intptr_t, uint8_t, uint32_t, uint64_t
 cdef enum:
     NAME_SIZE = 16            # bytes of an interface name, the closing NUL included
     MAC_SIZE = 6
+    LARGEST_HEADER = 64       # bytes of a virtio-net header, with what other programs made it
 
 # What a handle carries.  LAYER_UNKNOWN is an adopted datagram socket that is no interface.
 cdef enum:
@@ -122,7 +123,7 @@ cdef struct Handle:
     char name[16]             # the interface an io-less handle (os_inspect) is about
     int layer
     int framing[2]            # Framing of PATH_RECV and PATH_SEND
-    int header_size           # bytes of the virtio-net header; what is behind its first ten is zero
+    int header_size           # bytes of the virtio-net header, up to LARGEST_HEADER; zero behind the first ten
     int offload               # Offload bits in use
     int detached              # SETTING_ATTACHED was set to 0
     int owned                 # os_close closes `io` only if set
