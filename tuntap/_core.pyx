@@ -548,6 +548,7 @@ cdef class Port:
         Blocked calls of other threads end with `ClosedError` before this returns.  Closing twice
         is no error.
         """
+        cdef Offload *offload
         cdef bint wait
         with nogil:
             take(&self.close_lock)
@@ -564,8 +565,10 @@ cdef class Port:
             take(&self.send_lock)
             take(&self.control_lock)
             os_close(&self.handle)
-            free(self.offload)
+            # Forgotten first, so that a child forked in between does not free it again.
+            offload = self.offload
             self.offload = NULL
+            free(offload)
             give(&self.control_lock)
             give(&self.send_lock)
             give(&self.recv_lock)
