@@ -418,6 +418,8 @@ cdef class Port:
         if self.types is None:
             self.types = SuperPacketTypes()
             self.types.bits = <uint32_t> self.handle.offload
+            if self.handle.offload == OFFLOAD_UNKNOWN:
+                self.types.bits = OFFLOAD_CHECKSUM | OFFLOAD_TCP4 | OFFLOAD_TCP6 | OFFLOAD_UDP
         self.offload = <Offload *> malloc(sizeof(Offload))
         if self.offload == NULL:
             raise MemoryError()
@@ -899,7 +901,8 @@ cdef class Port:
         """Have the kernel hand over no super-packets of a type that it does not take."""
         self.offload.rejected = 0
         take(&self.control_lock)
-        os_set(&self.handle, SETTING_OFFLOAD, self.offload.types[0])
+        if self.handle.offload != OFFLOAD_UNKNOWN:
+            os_set(&self.handle, SETTING_OFFLOAD, self.offload.types[0])
         give(&self.control_lock)
 
     cdef int wait(self, int path, int64_t timeout_ns) noexcept nogil:

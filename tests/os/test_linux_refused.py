@@ -2,6 +2,8 @@
 
 import contextlib
 import errno
+import fcntl
+import os
 import random
 
 import ethtool
@@ -131,6 +133,23 @@ def test_every_queue_stops_what_the_kernel_refused_to_one(opened, mode):
         fill(batch, "tcp6", mode)
         send_all(queue, batch)
         assert len(watch.everything()) == 1
+
+
+def test_what_was_negotiated_with_a_descriptor_stays(raw, ip):
+    """Its interface hands over what it did, no less and no more: only what we write changes."""
+    fd = raw.attach("old0", raw.TUN | raw.NO_PI | raw.VNET_HDR)
+    fcntl.ioctl(fd, raw.SETOFFLOAD, 0x03)  # TUN_F_CSUM | TUN_F_TSO4
+    before = ethtool.features("old0")
+    assert before & set(FEATURES.values()) == {FEATURES["tcp4"]}
+    with tuntap.Tun.from_fd(os.dup(fd)) as tun:
+        ip("link", "set", "old0", "addrgenmode", "none", "up")
+        batch = tun.batch(8)
+        with Watch("old0") as watch:
+            packets = fill(batch, "udp4", True)
+            old_kernel.run(lambda: send_all(tun, batch), refusing("udp4"))
+            assert seen(watch) == plain(packets)
+        assert tun.offload == ALL - {"udp"}
+        assert ethtool.features("old0") == before
 
 
 @pytest.mark.parametrize("kind", ["tcp4", "udp6"])

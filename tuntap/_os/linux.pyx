@@ -365,8 +365,7 @@ cdef int os_adopt(Handle *handle, intptr_t io) noexcept nogil:
             if handle.header_size > LARGEST_HEADER:
                 handle.failed[PATH_CONTROL] = LONG_HEADER
                 return -EOPNOTSUPP
-            # What was switched on cannot be asked; all of it is understood.
-            handle.offload = OFFLOAD_CHECKSUM | OFFLOAD_TCP4 | OFFLOAD_TCP6 | OFFLOAD_UDP
+            handle.offload = OFFLOAD_UNKNOWN
         # TUNGETIFF cannot say whether there is a header: IFF_NOFILTER is the same bit as IFF_NO_PI.
         if os_get(handle, SETTING_PACKET_INFORMATION, &has_header) == 0 and has_header:
             handle.prefix = 4

@@ -46,6 +46,7 @@ cdef enum:
     OFFLOAD_TCP4 = 2
     OFFLOAD_TCP6 = 4
     OFFLOAD_UDP = 8
+    OFFLOAD_UNKNOWN = -1      # negotiated by whoever lent the descriptor, and not ours to change
 
 cdef enum:
     INTERFACES_MAX = 4096     # most names os_interfaces is asked for
@@ -124,7 +125,7 @@ cdef struct Handle:
     int layer
     int framing[2]            # Framing of PATH_RECV and PATH_SEND
     int header_size           # bytes of the virtio-net header, up to LARGEST_HEADER; zero behind the first ten
-    int offload               # Offload bits in use
+    int offload               # Offload bits in use, or OFFLOAD_UNKNOWN
     int detached              # SETTING_ATTACHED was set to 0
     int owned                 # os_close closes `io` only if set
     int mode                  # a core's own: how `io` is read and written
