@@ -376,6 +376,161 @@ class TestInterrupt:
         device.interrupt()
 
 
+@pytest.fixture(
+    params=[(kind, name) for kind in ("tun", "offload", "pair", "borrowed") for name in RECEIVES], ids="-".join
+)
+def drained(request):
+    """A receive on a device whose last one found nothing more, so that it waits before it looks; `feed`."""
+    kind, name = request.param
+    with contextlib.ExitStack() as stack:
+        if kind == "tun":
+            device = request.getfixturevalue("tun")
+            sender = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+
+            def feed():
+                sender.sendto(b"x" * 100, (PEER, 9))
+
+        elif kind == "borrowed":
+            end, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            stack.enter_context(end)
+            stack.enter_context(other)
+            device = stack.enter_context(Tun.from_fd(end.fileno(), owned=False))
+
+            def feed():
+                other.send(PACKET)
+
+        else:
+            device, peer = pair(offload=kind == "offload")
+            stack.enter_context(device)
+            stack.enter_context(peer)
+
+            def feed():
+                peer.send(PACKET)
+
+        call = caller(device, name)
+        feed()
+        assert call(0)
+        with pytest.raises(TimeoutError):
+            call(0)
+        yield SimpleNamespace(device=device, call=call, feed=feed, kind=kind, name=name)
+
+
+class TestDrained:
+    def test_what_came_since_is_received(self, drained):
+        for timeout in (0, 1e-12, 0.001, PATIENCE, None):
+            drained.feed()
+            with takes():
+                assert drained.call(timeout)
+            with takes(), pytest.raises(TimeoutError):
+                drained.call(0)
+
+    def test_a_packet_comes_before_an_interrupt_that_found_nobody_waiting(self, drained):
+        for timeout in (PATIENCE, None):
+            drained.feed()
+            drained.device.interrupt()
+            with takes():
+                assert drained.call(timeout)
+            with takes(), pytest.raises(InterruptError):
+                drained.call(timeout)
+            drained.device.interrupt()
+            drained.feed()
+            with takes():
+                assert drained.call(timeout)
+            with takes(), pytest.raises(TimeoutError):
+                drained.call(0)
+            with takes(), pytest.raises(InterruptError):
+                drained.call(timeout)
+
+    def test_the_end_comes_before_a_packet(self, drained):
+        drained.feed()
+        drained.device.shutdown()
+        for timeout in (0, PATIENCE, None):
+            with takes(), pytest.raises(ClosedError):
+                drained.call(timeout)
+        drained.device.close()
+        for timeout in (0, PATIENCE, None):
+            with takes(), pytest.raises(ClosedError):
+                drained.call(timeout)
+
+    @pytest.mark.parametrize("timeout", [0, PATIENCE, None])
+    def test_a_descriptor_that_was_closed_behind_our_back(self, drained, timeout):
+        fd = drained.device.fileno()
+        kept = os.dup(fd)
+        os.close(fd)
+        try:
+            with takes(), pytest.raises(ClosedError):
+                drained.call(timeout)
+        finally:
+            os.dup2(kept, fd, inheritable=False)
+            os.close(kept)
+        drained.feed()
+        assert drained.call(timeout)
+
+    @pytest.mark.parametrize("timeout", [0, PATIENCE, None])
+    def test_an_interface_that_was_deleted(self, tun, timeout):
+        with pytest.raises(TimeoutError):
+            tun.recv(timeout=0)
+        tuntap.delete(tun.name)
+        with takes(), pytest.raises(DeviceGoneError):
+            tun.recv(timeout=timeout)
+
+    @pytest.mark.parametrize("offload", [True, False])
+    @pytest.mark.parametrize("timeout", [0, PATIENCE, None])
+    def test_the_other_end_was_closed(self, timeout, offload):
+        device, peer = pair(offload=offload)
+        with device:
+            with pytest.raises(TimeoutError):
+                device.recv(timeout=0)
+            peer.send(PACKET)
+            peer.close()
+            assert device.recv(timeout=timeout)
+            with takes(), pytest.raises(DeviceGoneError):
+                device.recv(timeout=timeout)
+
+    def test_handlers_that_return_do_not_lengthen_the_time(self, drained):
+        caught = []
+        before = signal.signal(signal.SIGALRM, lambda *_: caught.append(1))
+        signal.setitimer(signal.ITIMER_REAL, 0.02, 0.02)
+        try:
+            with takes(0.199, 0.2 + BOUND), pytest.raises(TimeoutError):
+                drained.call(0.2)
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+        assert len(caught) >= 2
+
+    def test_a_handler_that_feeds_is_heard(self, drained):
+        before = signal.signal(signal.SIGALRM, lambda *_: drained.feed())
+        signal.setitimer(signal.ITIMER_REAL, 0.02)
+        try:
+            with takes(0.01):
+                assert drained.call(None)
+        finally:
+            signal.signal(signal.SIGALRM, before)
+
+    def test_segments_that_wait_in_memory_need_no_descriptor(self):
+        """Those of a super-packet whose first one was received: nothing is readable, and nobody waits."""
+        device, peer = pair(offload=True)
+        batch = PacketBatch(5, 200)
+        batch.fill([PACKET] * 5)
+        with device, peer:
+            for timeout in (0, PATIENCE, None):
+                with pytest.raises(TimeoutError):
+                    device.recv(timeout=0)
+                assert peer.send_batch(batch) == 5
+                assert device.recv(timeout=timeout)[28:] == PACKET[28:]
+                assert device.pending == 4
+                device.interrupt()
+                for left in (3, 2, 1, 0):
+                    with takes():
+                        assert device.recv(timeout=timeout)[28:] == PACKET[28:]
+                    assert device.pending == left
+                with takes(), pytest.raises(TimeoutError if timeout == 0 else InterruptError):
+                    device.recv(timeout=timeout)
+                with contextlib.suppress(InterruptError, TimeoutError):
+                    device.recv(timeout=0.001)
+
+
 class TestShutdown:
     def test_ends_a_blocked_call(self, waiting):
         threads = [Thread(caller(waiting.device, waiting.name), None) for _ in range(4)]
@@ -686,6 +841,8 @@ class TestAfterClose:
 
 
 class TestSignals:
+    """In the main thread; the signal is sent to the process by another thread."""
+
     def test_what_a_handler_raises_is_not_mistaken_for_the_end_of_time(self):
         class Alarm(TimeoutError):
             pass
@@ -705,8 +862,6 @@ class TestSignals:
             finally:
                 signal.setitimer(signal.ITIMER_REAL, 0)
                 signal.signal(signal.SIGALRM, before)
-
-    """In the main thread; the signal is sent to the process by another thread."""
 
     @pytest.fixture(autouse=True)
     def _handlers(self):
