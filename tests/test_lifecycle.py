@@ -376,9 +376,10 @@ class TestInterrupt:
         device.interrupt()
 
 
-@pytest.fixture(
-    params=[(kind, name) for kind in ("tun", "offload", "pair", "borrowed") for name in RECEIVES], ids="-".join
-)
+KINDS = ["tun", "pair", "offload", "borrowed"]
+
+
+@pytest.fixture(params=[(kind, name) for kind in KINDS for name in RECEIVES], ids="-".join)
 def drained(request):
     """A receive on a device whose last one found nothing more, so that it waits before it looks; `feed`."""
     kind, name = request.param

@@ -1,8 +1,9 @@
 """THE JOINT: the only compiled module that raises.
 
-A call moves what it can without waiting, under the lock of its direction and without the GIL.  Only
-when nothing moved does it wait, counted as a waiter and holding no lock, so that close(), shutdown()
-and interrupt() from any thread or signal handler end it, and close() frees nothing in use.
+A call moves what it can without waiting, under the lock of its direction and without the GIL.  When
+nothing moved, or a receive need not look, it waits, counted as a waiter and holding no lock, so that
+close(), shutdown() and interrupt() from any thread or signal handler end it, and close() frees nothing
+in use.
 """
 from cpython.buffer cimport (
     PyBUF_FULL_RO, PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_IsContiguous, PyBuffer_Release,
@@ -832,7 +833,10 @@ cdef class Port:
                 timeout_ns = max(deadline - <int64_t> monotonic_ns(), 0)
 
     cdef int receive_in_time(self, SlotView *slots, int stop, int64_t timeout_ns) noexcept nogil:
-        """Move what is there; if that is nothing, wait once for it, all without the GIL."""
+        """Move what is there; if that is nothing, wait once for it, all without the GIL.
+
+        0 (WOULD_WAIT) if the time is over, or if another thread took what came.
+        """
         cdef int outcome = WOULD_WAIT
         take(&self.recv_lock)
         # The last receive has seen that nothing is there: most likely there is nothing yet.  An
@@ -944,7 +948,7 @@ cdef class Port:
         return outcome
 
     cdef int settle(self, int path, int outcome, int64_t deadline, bint partial=False) except -1:
-        """After an attempt that moved nothing: wait for another (0), or raise.
+        """After an attempt that moved nothing: wait until there may be another (0), or raise.
 
         A partial send is a result: nothing is raised but what a signal handler raises, and the
         answer is 1; what ended it is for a later call to raise.

@@ -47,8 +47,8 @@ class Queue(_core.Port):
         Parameters
         ----------
         capacity : int, optional
-            Number of packets.  With ``offload=True`` at least 64 lets most super-packets be read
-            straight into the slots; with ``offload="superpackets"`` each slot has 64 KiB.
+            Number of packets.  With ``offload=True`` most super-packets fit one call from 64 on; with
+            ``offload="superpackets"`` each slot has 64 KiB.
         headroom : int, optional
             Bytes of free space in front of each packet.
         """
@@ -72,8 +72,8 @@ class Queue(_core.Port):
     def detach(self) -> None:
         """Let the other queues carry the packets, and keep this one for later.
 
-        Packets that wait in it are lost.  Sending raises `LinkDownError` and receiving waits until
-        `attach`.
+        Packets that wait for it in the kernel are lost.  Sending raises `LinkDownError` and receiving
+        waits until `attach`.
 
         Raises
         ------
@@ -502,7 +502,7 @@ class Device(Queue):
 
     def _others(self) -> tuple[Queue, ...]:
         """The queues beside the first, as they are at this moment: other threads add and close some."""
-        return tuple(self._queues or ())
+        return tuple((self._queues or {}).copy())  # copied first: that is atomic, iteration is not
 
     def add_queue(self) -> Queue:
         """Open one more queue; the device must have been opened with ``multi_queue=True`` or several.

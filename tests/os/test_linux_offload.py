@@ -810,7 +810,7 @@ def test_a_descriptor_with_larger_headers(adopted, raw):
 @pytest.mark.parametrize(("size", "fits"), [(64, True), (65, False), (1_000_000, False)])
 @pytest.mark.parametrize("owned", [True, False])
 def test_the_longest_header_of_a_descriptor(raw, ip, owned, size, fits):
-    """There is room for so much in front of a packet: a longer one is refused, and what was given stays open."""
+    """There is room for so much in front of a packet; a longer one is refused, and left as it is."""
     fd = raw.attach("o0", raw.TUN | raw.NO_PI | raw.VNET_HDR)
     fcntl.ioctl(fd, TUNSETVNETHDRSZ, struct.pack("i", size))
     if not fits:
