@@ -38,8 +38,10 @@ cdef class Port:
     cdef Lock close_lock
     cdef PyThread_type_lock idle    # released by the last waiter when close() waits for it
     cdef int waiters
-    cdef int to_wake                # waiters that have not yet seen the interrupt
-    cdef unsigned int epoch         # counts interrupts
+    cdef int to_wake                # waiters that have not yet seen the wake-up
+    cdef unsigned int epoch         # counts wake-ups
+    cdef unsigned int interrupts    # and those of them that are interrupts
+    cdef bint has_segments          # `pending` is not 0; under recv_lock, too
     cdef bint latched               # an interrupt that found nobody waiting
     cdef bint is_shut
     cdef bint is_closed             # closing or closed
@@ -47,6 +49,8 @@ cdef class Port:
 
     cdef void init_locks(self)
     cdef set_label(self, str label)
+    cdef void wake_waiters(self) noexcept nogil
+    cdef void note_segments(self, bint are_there) noexcept nogil
     cdef int receive(self, SlotView *slots, int stop) noexcept nogil
     cdef int receive_in_time(self, SlotView *slots, int stop, int64_t timeout_ns) noexcept nogil
     cdef int receive_all(self, SlotView *slots, int stop, object timeout) except -1

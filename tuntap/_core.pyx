@@ -528,10 +528,15 @@ cdef class Port:
                 if self.waiters == 0:
                     self.latched = True
                 else:
-                    self.epoch += 1
-                    self.to_wake = self.waiters
-                    os_wake(&self.handle)
+                    self.interrupts += 1
+                    self.wake_waiters()
             give(&self.state_lock)
+
+    cdef void wake_waiters(self) noexcept nogil:
+        """End the wait of each; state_lock is held."""
+        self.epoch += 1
+        self.to_wake = self.waiters
+        os_wake(&self.handle)
 
     def shutdown(self):
         """End every blocked and every later send and receive with `ClosedError`.
@@ -870,6 +875,8 @@ cdef class Port:
             self.drained = error == EAGAIN
             if self.drained:
                 error = 0
+            if self.has_segments != (self.offload.next < self.offload.segments):
+                self.note_segments(not self.has_segments)
         else:
             count = os_recv(&self.handle, slots, 0, stop, &error)
             self.drained = error == 0 and count < stop
@@ -879,6 +886,14 @@ cdef class Port:
             return count if error == 0 else -error
         self.pending[PATH_RECV] = error
         return count
+
+    cdef void note_segments(self, bint are_there) noexcept nogil:
+        """The descriptor does not show segments that wait in memory: who waits for it is told."""
+        take(&self.state_lock)
+        self.has_segments = are_there
+        if are_there and self.waiters and not self.is_closed:
+            self.wake_waiters()
+        give(&self.state_lock)
 
     cdef int transmit(self, SlotView *slots, int start, int stop, uint64_t *call) noexcept nogil:
         """Move what the device takes; send_lock is held."""
@@ -912,25 +927,31 @@ cdef class Port:
     cdef int wait(self, int path, int64_t timeout_ns) noexcept nogil:
         """Wait as one of the counted waiters; no lock is held."""
         cdef unsigned int epoch
-        cdef int outcome
-        cdef bint interrupted
+        cdef unsigned int interrupts
+        cdef int outcome = WOULD_WAIT
         take(&self.state_lock)
-        if self.is_closed or self.is_shut or self.latched:
-            outcome = IS_CLOSED if self.is_closed else IS_SHUT if self.is_shut else IS_INTERRUPTED
-            if outcome == IS_INTERRUPTED:
-                self.latched = False
+        if self.is_closed:
+            outcome = IS_CLOSED
+        elif self.is_shut:
+            outcome = IS_SHUT
+        elif path == PATH_RECV and self.has_segments:
+            outcome = 1
+        elif self.latched:
+            outcome = IS_INTERRUPTED
+            self.latched = False
+        if outcome != WOULD_WAIT:
             give(&self.state_lock)
             return outcome
         self.waiters += 1
         epoch = self.epoch
+        interrupts = self.interrupts
         give(&self.state_lock)
 
         outcome = os_wait(&self.handle, path, timeout_ns)
 
         take(&self.state_lock)
         self.waiters -= 1
-        interrupted = self.epoch != epoch
-        if interrupted:
+        if self.epoch != epoch:
             self.to_wake -= 1
             # The wake-up stays for those that have yet to see it, and for good once shut down.
             if self.to_wake == 0 and not self.is_shut and not self.is_closed:
@@ -942,7 +963,7 @@ cdef class Port:
                 PyThread_release_lock(self.idle)
         elif self.is_shut:
             outcome = IS_SHUT
-        elif interrupted:
+        elif self.interrupts != interrupts:
             outcome = IS_INTERRUPTED
         give(&self.state_lock)
         return outcome
@@ -1168,6 +1189,7 @@ cdef class Port:
         if self.offload != NULL:
             # What was read before the fork is the parent's.
             self.offload.next = self.offload.segments
+            self.has_segments = False
             self.offload.is_partial = False
         if self.is_closed:
             os_close(&self.handle)    # a thread of the parent was closing it

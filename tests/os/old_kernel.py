@@ -1,4 +1,4 @@
-"""A kernel that answers some writes otherwise: a seccomp filter asks us about each writev of a thread."""
+"""A kernel that answers otherwise, or later: a seccomp filter asks us about some calls of a thread."""
 
 import ctypes
 import errno
@@ -14,7 +14,9 @@ import numpy as np
 from tuntap.offload import HEADER
 
 PR_SET_NO_NEW_PRIVS = 38
-SECCOMP, WRITEV = {"x86_64": (317, 20), "aarch64": (277, 66)}.get(platform.machine(), (None, None))
+SECCOMP, WRITEV, POLL = {"x86_64": (317, 20, 7), "aarch64": (277, 66, 73)}.get(
+    platform.machine(), (None, None, None)
+)  # the C library's poll() is ppoll(2) where there is no other
 SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_NEW_LISTENER = 1, 8
 SECCOMP_RET_USER_NOTIF, SECCOMP_RET_ALLOW = 0x7FC00000, 0x7FFF0000
 NOTIF_RECV, NOTIF_SEND = 0xC0502100, 0xC0182101
@@ -22,13 +24,13 @@ FLAG_CONTINUE = 1
 BPF_LD_NR, BPF_JEQ, BPF_RET = 0x20, 0x15, 0x06
 
 
-def _ask_about_writev():
+def _ask_about(call):
     """Install the filter in this thread, for the rest of its life; the descriptor that asks."""
     libc = ctypes.CDLL(None, use_errno=True)
     program = struct.pack(
         "HBBI" * 4,
         *(BPF_LD_NR, 0, 0, 0),
-        *(BPF_JEQ, 0, 1, WRITEV),
+        *(BPF_JEQ, 0, 1, call),
         *(BPF_RET, 0, 0, SECCOMP_RET_USER_NOTIF),
         *(BPF_RET, 0, 0, SECCOMP_RET_ALLOW),
     )
@@ -41,14 +43,17 @@ def _ask_about_writev():
     return fd
 
 
-def run(function, answer):
-    """Run a function in a thread; `answer(header)` says how each write ends: an errno, or as ever (0)."""
+def run(function, answer, call=WRITEV):
+    """Run a function in a thread; `answer(header)` says how each write ends: an errno, or as ever (0).
+
+    It is asked before the kernel does anything.  About another call than writev it is asked without a header.
+    """
     outcome = {}
     installed = threading.Event()
 
     def body():
         try:
-            outcome["fd"] = _ask_about_writev()
+            outcome["fd"] = _ask_about(call)
             installed.set()
             outcome["value"] = function()
         except BaseException as error:
@@ -61,7 +66,7 @@ def run(function, answer):
     installed.wait()
     if "fd" in outcome:
         try:
-            _serve(outcome["fd"], answer)
+            _serve(outcome["fd"], answer, call)
         finally:
             os.close(outcome["fd"])
     thread.join()
@@ -70,7 +75,14 @@ def run(function, answer):
     return outcome["value"]
 
 
-def _serve(fd, answer):
+def _header(question):
+    """The virtio-net header that a writev begins with."""
+    (parts,) = struct.unpack_from("Q", question, 16 + 16 + 8)
+    (base,) = struct.unpack("Q", ctypes.string_at(parts, 8))
+    return np.frombuffer(ctypes.string_at(base, HEADER.itemsize), HEADER)[0]
+
+
+def _serve(fd, answer, call):
     poller = select.poll()
     poller.register(fd, select.POLLIN)
     while True:
@@ -80,11 +92,8 @@ def _serve(fd, answer):
         question = bytearray(80)
         fcntl.ioctl(fd, NOTIF_RECV, question)
         (number,) = struct.unpack_from("Q", question)
-        (parts,) = struct.unpack_from("Q", question, 16 + 16 + 8)
-        (base,) = struct.unpack("Q", ctypes.string_at(parts, 8))
-        header = np.frombuffer(ctypes.string_at(base, HEADER.itemsize), HEADER)[0]
         try:
-            error = answer(header)
+            error = answer(_header(question)) if call == WRITEV else answer()
         except BaseException:
             error = errno.EPROTO
         fcntl.ioctl(

@@ -9,9 +9,11 @@ import select
 import socket
 import struct
 import threading
+import time
 
 import ethtool
 import numpy as np
+import old_kernel
 import pytest
 import superpackets as make
 from superpackets import ACK, FIN, KINDS, PSH, SYN, Watch, after_a_hop, header_for, layout_of, packet
@@ -944,3 +946,29 @@ def test_a_thread_that_waits_for_super_packets(routed, end):
     thread.join(10)
     assert not thread.is_alive()
     assert outcome == [10, tuntap.InterruptError if end == "interrupt" else tuntap.ClosedError]
+
+
+@pytest.mark.skipif(old_kernel.POLL is None, reason="seccomp's numbers of this CPU are not known")
+@pytest.mark.parametrize("timeout", [5.0, None])
+def test_segments_that_another_thread_left_end_a_wait(routed, timeout):
+    """Read between a look at the descriptor and the wait for it: it shows nothing of them any more."""
+    source, tun = routed(offload=True)
+    sent = []
+
+    def meanwhile():
+        if not sent:
+            sent.extend(source.send_super_packets([super_packet("udp4", 4000, 1000)])[0])
+            assert tun.recv(timeout=1) == sent[0]
+            assert tun.pending == 3
+        return 0
+
+    with pytest.raises(TimeoutError):
+        tun.recv(timeout=0)
+    begin = time.monotonic()
+    guard = threading.Timer(4, tun.interrupt)  # so that a failure does not hang
+    guard.start()
+    assert old_kernel.run(lambda: tun.recv(timeout), meanwhile, old_kernel.POLL) == sent[1]
+    guard.cancel()
+    guard.join()
+    assert time.monotonic() - begin < 3
+    assert drain(tun, tun.batch(4)) == sent[2:]
