@@ -14,7 +14,7 @@ from tuntap._kernels.checksum cimport (
 )
 from tuntap._kernels.cursor cimport Cursor, cursor_set, get8, get16, get32, put8, put16, put32, span
 from tuntap._kernels.gro cimport (
-    GRO_HEADERS_MAX, GRO_UDP, WINDOW, Item, Window, gro_add, gro_begin, gro_headers,
+    GRO_HEADERS_MAX, GRO_UDP, UDP_MERGED_MAX, WINDOW, Item, Window, gro_add, gro_begin, gro_headers,
 )
 from tuntap._kernels.gso cimport (
     UDP_SEGMENTS_MAX, Split, gso_begin, gso_complete, gso_size, gso_write,
@@ -464,7 +464,7 @@ cdef void check_split(
     reached[MERGED_TCP6] += split.is_tcp and split.version == 6
     reached[MERGED_UDP] += not split.is_tcp
     reached[MERGED_FRAMES] += is_frame
-    reached[MOST_DATAGRAMS] += not split.is_tcp and item.count == UDP_SEGMENTS_MAX
+    reached[MOST_DATAGRAMS] += not split.is_tcp and item.count == UDP_MERGED_MAX
 
 
 cdef void check_item(
@@ -496,7 +496,7 @@ cdef void check_item(
     if item.count > 1:
         check(item.type & types, b"only what is asked for is merged")
         check(item.size <= LARGEST, b"a super-packet is one packet")
-        check(item.type != GRO_UDP or item.count <= UDP_SEGMENTS_MAX, b"the kernel takes that many datagrams")
+        check(item.type != GRO_UDP or item.count <= UDP_MERGED_MAX, b"every kernel takes that many datagrams")
         check_split(item, &header, data, members, taken, is_frame, trusted, renumbered)
     else:
         check(trusted or size == 0, b"a packet alone is sent as it is")

@@ -17,7 +17,8 @@ TCP, UDP = 6, 17
 HOP_BY_HOP, ROUTING, FRAGMENT, DESTINATION_OPTIONS = 0, 43, 44, 60
 FIN, SYN, RST, PSH, URG, CWR = 0x01, 0x02, 0x04, 0x08, 0x20, 0x80
 CHECKSUM_AT = {TCP: 16, UDP: 6}
-UDP_MAX_SEGMENTS = 128  # linux/udp.h
+UDP_MAX_SEGMENTS = 128  # linux/udp.h: what Linux splits
+UDP_GRO_CNT_MAX = 64  # net/ipv4/udp_offload.c: what its GRO merges
 LARGEST = 65535
 WINDOW = 256  # packets that are looked at together
 HEADERS_MAX = 256  # bytes of headers, more than which are not merged
@@ -269,7 +270,7 @@ def continues(members, packet, renumber):
     if first.payload + size + packet.size > LARGEST:
         return False
     if packet.layout.protocol == UDP:
-        if len(members) == UDP_MAX_SEGMENTS:
+        if len(members) == UDP_GRO_CNT_MAX:
             return False
     elif packet.sequence != (first.sequence + size) % 2**32:
         return False

@@ -12,6 +12,7 @@ from tuntap._kernels.virtio cimport VirtioHeader
 cdef enum:
     WINDOW = 256                  # packets looked at together
     FLOWS = 512                   # places for flows; two flows at one place end each other's items
+    UDP_MERGED_MAX = 64           # UDP_GRO_CNT_MAX, net/ipv4/udp_offload.c; older kernels split no more, either
     GRO_HEADERS_MAX = 256         # bytes of headers, above which nothing is merged
 
 # What may be merged.

@@ -7,7 +7,6 @@ from libc.string cimport memcmp, memcpy, memset
 
 from tuntap._kernels.checksum cimport fold, sum_bytes, sum_pseudo_header
 from tuntap._kernels.cursor cimport Cursor, cursor_set, get8, get16, get32, put16, span
-from tuntap._kernels.gso cimport UDP_SEGMENTS_MAX
 from tuntap._kernels.ip cimport (
     ETHERNET_HEADER_SIZE, IPV4_HEADER_SIZE, IPV6_HEADER_SIZE, PROTOCOL_TCP, PROTOCOL_UDP, TCP_HEADER_SIZE,
     UDP_HEADER_SIZE, Layout, find_layout,
@@ -191,7 +190,7 @@ cdef bint joins(Window *window, Item *into, Cursor *packet) noexcept nogil:
         if (
             get16(packet, transport + 4) != packet.size - transport
             or get16(packet, transport + UDP_CHECKSUM) == 0
-            or into.count == UDP_SEGMENTS_MAX
+            or into.count == UDP_MERGED_MAX
         ):
             return False
     else:

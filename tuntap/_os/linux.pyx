@@ -258,17 +258,19 @@ cdef int take_queue(Handle *handle, const char *name, int flags, int *got) noexc
 
 
 cdef int read_header_size(Handle *handle, bint alone) noexcept nogil:
-    """Bytes of the virtio-net header: what the interface has, or ours where no other queue minds."""
+    """Bytes of the virtio-net header: ours, or what the interface has where another queue may mind."""
     cdef int size = 0
     cdef int native = 0
     if ioctl(<int> handle.io, TUNGETVNETHDRSZ, &size) < 0:
         return fail(handle, PATH_CONTROL, b"ioctl(TUNGETVNETHDRSZ)")
-    if alone or size > LARGEST_HEADER:
+    if not alone and size > LARGEST_HEADER:
+        handle.failed[PATH_CONTROL] = LONG_HEADER
+        return -EOPNOTSUPP
+    if alone:
         size = VIRTIO_HEADER_SIZE
         if ioctl(<int> handle.io, TUNSETVNETHDRSZ, &size) < 0:
             return fail(handle, PATH_CONTROL, b"ioctl(TUNSETVNETHDRSZ)")
-    # The byte order of its fields outlives a program too; a kernel that cannot change it says EINVAL.
-    if alone:
+        # The byte order of its fields outlives a program too; a kernel that cannot change it says EINVAL.
         ioctl(<int> handle.io, TUNSETVNETLE, &native)
         ioctl(<int> handle.io, TUNSETVNETBE, &native)
     handle.header_size = size
@@ -1147,7 +1149,7 @@ cdef const char *ADVICE_BOTH_HEADERS = (
     b"the descriptor was made with packet information and a virtio-net header; make it with IFF_NO_PI"
 )
 cdef const char *ADVICE_LONG_HEADER = (
-    b"the virtio-net header of the descriptor is too long: set 10 or 12 bytes with TUNSETVNETHDRSZ"
+    b"the virtio-net header of the interface is too long: set 10 or 12 bytes with TUNSETVNETHDRSZ"
 )
 cdef const char *ADVICE_DETACHED = b"the queue is detached: attach() it first"
 cdef const char *ADVICE_TOO_MANY = b"the interface has as many queues as the kernel allows (256)"
