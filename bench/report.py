@@ -169,7 +169,7 @@ def draw(title: str, outcomes: list[Outcome], about: dict[str, str], path: pathl
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    heights = [1.2 + 0.5 * len(outcome.ratios or outcome.values) for outcome in outcomes]
+    heights = [0.7 + 0.35 * len(outcome.ratios or outcome.values) for outcome in outcomes]
     figure, rows = pyplot.subplots(
         len(outcomes),
         figsize=(10, sum(heights) + 1),
@@ -191,7 +191,13 @@ def draw(title: str, outcomes: list[Outcome], about: dict[str, str], path: pathl
 
 def draw_ratios(axes: object, outcome: Outcome) -> None:
     pairs = list(outcome.ratios)[::-1]
-    bars(axes, [outcome.ratios[pair] for pair in pairs], [outcome.verdict(pair) for pair in pairs])
+    targets = [pair.target or 0.0 for pair in pairs]
+    bars(
+        axes,
+        [outcome.ratios[pair] for pair in pairs],
+        [outcome.verdict(pair) for pair in pairs],
+        max(targets),
+    )
     for y, pair in enumerate(pairs):
         if pair.target is not None:
             axes.plot([pair.target] * 2, [y - 0.4, y + 0.4], color="black", linewidth=2)
@@ -210,13 +216,13 @@ def draw_values(axes: object, outcome: Outcome) -> None:
         _kept(spread, outcome.limits[name]) if name in outcome.limits else ""
         for name, spread in zip(names, spreads, strict=True)
     ]
-    bars(axes, spreads, verdicts)
+    bars(axes, spreads, verdicts, max(outcome.limits.values(), default=0.0))
     axes.set_yticks(range(len(names)), names)
     axes.set_title(f"{outcome.title} - {outcome.unit}", fontsize=9, loc="left")
 
 
-def bars(axes: object, spreads: list[Spread], verdicts: list[str]) -> None:
-    edge = max(s.p90 for s in spreads) * 1.02
+def bars(axes: object, spreads: list[Spread], verdicts: list[str], target: float) -> None:
+    edge = max(target, *(s.p90 for s in spreads)) * 1.04
     axes.barh(
         range(len(spreads)),
         [s.median for s in spreads],
@@ -227,3 +233,4 @@ def bars(axes: object, spreads: list[Spread], verdicts: list[str]) -> None:
     for y, spread in enumerate(spreads):
         axes.text(edge, y, f" {_number(spread.median)}", va="center")
     axes.set_xlim(0, edge)
+    axes.set_ylim(-0.6, len(spreads) - 0.4)
