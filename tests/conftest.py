@@ -5,12 +5,15 @@ import gc
 import ipaddress
 import os
 import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
 
 # numpy's BLAS threads would keep an ordinary user from entering a user namespace.
 os.environ["OPENBLAS_NUM_THREADS"] = "1"
+
+sys.path.insert(0, str(Path(__file__).parent))
 
 import hypothesis
 import pytest

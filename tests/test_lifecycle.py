@@ -24,6 +24,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from threads import PATIENCE, CallThread
 
 import tuntap
 from tuntap import (
@@ -40,7 +41,6 @@ from tuntap import (
 from tuntap.testing import pair, udp
 
 BOUND = 0.5
-PATIENCE = 10.0
 HOST, PEER = "10.8.0.1", "10.8.0.2"
 PACKET = udp(HOST, PEER, 1, 2, b"x" * 100)
 
@@ -133,34 +133,11 @@ def waiting(request):
         yield SimpleNamespace(device=device, call=caller(device, name), name=name, peer=peer, feed=feed)
 
 
-class Thread(threading.Thread):
-    """Runs a function and keeps what came of it and when."""
+def blocked(call, timeout=None):
+    return Thread(call, timeout).wait_until_blocked()
 
-    def __init__(self, function, *arguments):
-        super().__init__(daemon=True)
-        self.function, self.arguments = function, arguments
-        self.result = self.error = self.ended = None
-        self.start()
 
-    def run(self):
-        try:
-            self.result = self.function(*self.arguments)
-        except BaseException as error:
-            self.error = error
-        self.ended = time.monotonic()
-
-    def wait_until_blocked(self):
-        """Until the thread sleeps in the kernel each time one looks."""
-        seen = 0
-        deadline = time.monotonic() + PATIENCE
-        while seen < 3:
-            assert self.is_alive(), f"ended before it blocked: {self.error or self.result!r}"
-            assert time.monotonic() < deadline, "never blocked"
-            time.sleep(0.004)
-            with contextlib.suppress(OSError), open(f"/proc/self/task/{self.native_id}/stat") as file:
-                seen = seen + 1 if file.read().rpartition(")")[2].split()[0] == "S" else 0
-        return self
-
+class Thread(CallThread):
     def finish(self, since=None):
         self.join(PATIENCE)
         assert not self.is_alive(), "the call hangs"
@@ -172,10 +149,6 @@ class Thread(threading.Thread):
         self.finish(since)
         assert isinstance(self.error, kind), f"{self.error!r}, {self.result!r}"
         return self.error
-
-
-def blocked(call, timeout=None):
-    return Thread(call, timeout).wait_until_blocked()
 
 
 @contextlib.contextmanager

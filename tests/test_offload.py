@@ -404,13 +404,13 @@ class TestCoalesce:
         """More than are looked at together."""
         packets = flow(700, 50)
         merged = offload.coalesce(packets)
-        assert len(merged) == 6
+        assert len(merged) == 11
         assert [p for fields, packet in merged for p in offload.split(packet, fields)] == packets
         batch, into = PacketBatch(700, 100), PacketBatch(700, 65535)
         batch.fill(packets)
-        assert offload.coalesce_into(batch, into) == 6
+        assert offload.coalesce_into(batch, into) == 11
         assert [(fields, packet) for fields, packet in merged] == [
-            (into.headers[i], bytes(into[i])) for i in range(6)
+            (into.headers[i], bytes(into[i])) for i in range(11)
         ]
 
     def test_a_packet_of_the_largest_size(self):

@@ -11,6 +11,7 @@ import threading
 import time
 
 import pytest
+from threads import PATIENCE, CallThread
 
 import tuntap
 from tuntap import (
@@ -28,38 +29,12 @@ from tuntap import (
 HOST, PEER, PORT = "10.0.0.1", "10.0.0.2", 5000
 KINDS = pytest.mark.parametrize("kind", [Tun, Tap])
 MODES = pytest.mark.parametrize("offload", [False, True, "superpackets"])
-PATIENCE = 10.0
 USER = 54321
 UDP_SEGMENT = 103  # linux/udp.h
 NEEDS_CSUM, UDP_L4 = 1, 5
 
 
-class Thread(threading.Thread):
-    """Runs a function and keeps what came of it."""
-
-    def __init__(self, function, *arguments):
-        super().__init__(daemon=True)
-        self.function, self.arguments = function, arguments
-        self.result = self.error = None
-        self.start()
-
-    def run(self):
-        try:
-            self.result = self.function(*self.arguments)
-        except BaseException as error:
-            self.error = error
-
-    def wait_until_blocked(self):
-        """Until the thread sleeps in the kernel each time one looks."""
-        seen, deadline = 0, time.monotonic() + PATIENCE
-        while seen < 3:
-            assert self.is_alive(), f"ended before it blocked: {self.error or self.result!r}"
-            assert time.monotonic() < deadline, "never blocked"
-            time.sleep(0.003)
-            with open(f"/proc/self/task/{self.native_id}/stat") as file:
-                seen = seen + 1 if file.read().rpartition(")")[2].split()[0] == "S" else 0
-        return self
-
+class Thread(CallThread):
     def finish(self):
         self.join(PATIENCE)
         assert not self.is_alive(), "the call hangs"
