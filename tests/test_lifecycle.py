@@ -448,6 +448,18 @@ class TestDrained:
         with takes(), pytest.raises(DeviceGoneError):
             tun.recv(timeout=timeout)
 
+    def test_what_was_cut_is_forgotten_by_a_call_that_was_interrupted(self):
+        device, peer = pair()
+        with device, peer:
+            batch = PacketBatch(2, len(PACKET) - 1)
+            peer.send(PACKET)
+            assert device.recv_batch(batch, timeout=PATIENCE) == 1
+            assert batch.truncated == (0,)
+            device.interrupt()
+            with takes(), pytest.raises(InterruptError):
+                device.recv_batch(batch)
+            assert (batch.count, batch.truncated) == (0, ())
+
     @pytest.mark.parametrize("offload", [True, False])
     @pytest.mark.parametrize("timeout", [0, PATIENCE, None])
     def test_the_other_end_was_closed(self, timeout, offload):

@@ -828,6 +828,7 @@ cdef class Port:
         cdef int64_t timeout_ns = -1 if timeout is None else nanoseconds(timeout)
         cdef int64_t deadline = timeout_ns if timeout_ns <= 0 else <int64_t> monotonic_ns() + timeout_ns
         cdef int outcome
+        slots.cuts = 0
         while True:
             with nogil:
                 outcome = self.receive_in_time(slots, stop, timeout_ns)
@@ -863,7 +864,6 @@ cdef class Port:
         """Move what is there; recv_lock is held."""
         cdef int error = 0
         cdef int count
-        slots.cuts = 0
         if self.is_shut or self.is_closed:
             return IS_CLOSED if self.is_closed else IS_SHUT
         if self.pending[PATH_RECV]:
