@@ -8,7 +8,7 @@ import ipaddress
 import os
 import time
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Literal, TypeVar
 
 from tuntap import _config, _core
@@ -712,9 +712,10 @@ class Device(Queue):
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._label!r}{' closed' if self.closed else ''}>"
 
-    def __del__(self) -> None:
+    def __del__(self, _warn: Callable[..., None] = warnings.warn) -> None:
+        # The names of this module may be gone when the interpreter ends.
         if not self.closed:
-            warnings.warn(f"unclosed {self!r}", ResourceWarning, stacklevel=2, source=self)
+            _warn(f"unclosed {self!r}", ResourceWarning, stacklevel=2, source=self)
             self.close()
 
 
