@@ -87,7 +87,7 @@ def _wireguard_go() -> Peer | None:
         return _leave_out("wireguard-go", "there is no go")
     target = BUILT / "wireguard-go"
     _run("wireguard-go", ["go", "build", "-o", target, "."], cwd=SOURCES / "wireguard-go")
-    return Peer("wireguard-go", (str(target),))
+    return Peer("wireguard-go", (str(target),), (str(target), "pump"))
 
 
 def _run(what: str, command: list, **options: object) -> None:

@@ -26,6 +26,7 @@ PAIRS = [
     Pair("recv_into()", READINTO, 1.10),
     Pair("recv_batch(64)", "tun-rs recv()"),
     Pair("tun-rs recv()", "C read() loop"),
+    Pair("wireguard-go recv()", "C read() loop"),
     Pair("pytun read()", "C read() loop"),
     Pair("pytun read()", "os.read()"),
     Pair("C read() loop", "C read() loop"),
@@ -41,14 +42,15 @@ def measure(size: int, rounds: int, peers: dict[str, Peer]) -> Outcome:
     with contextlib.ExitStack() as stack:
         ours = stack.enter_context(devices.tun("bench0", 0))
         theirs = stack.enter_context(devices.other_tun("bench1", 1)) if "python-pytun" in peers else None
-        pump = None
-        if "tun-rs" in peers:
-            pump = stack.enter_context(devices.Pump.of(peers["tun-rs"].pump, "bench2", 2))
-        senders = []
-        for subnet in range(3 if pump else 2 if theirs else 1):
+        pumps = {
+            peer.name: stack.enter_context(devices.Pump.of(peer.pump, f"bench{subnet}", subnet))
+            for subnet, peer in enumerate((peer for peer in peers.values() if peer.pump), 2)
+        }
+        senders = {}
+        for subnet in [0, *([1] if theirs else []), *range(2, 2 + len(pumps))]:
             sender = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
             sender.connect((f"10.99.{subnet}.2", 9))
-            senders.append(sender.send)
+            senders[subnet] = sender.send
         payload = bytes(size - 28)
 
         fd = ours.fileno()
@@ -85,8 +87,8 @@ def measure(size: int, rounds: int, peers: dict[str, Peer]) -> Outcome:
         }
         if theirs:
             contestants["pytun read()"] = contestant(one_by_one(theirs.read, READ_SIZE), theirs.fileno(), 1)
-        if pump:
-            contestants["tun-rs recv()"] = contestant(pump.ask("receive"), None, 2)
+        for subnet, (name, pump) in enumerate(pumps.items(), 2):
+            contestants[f"{name} recv()"] = contestant(pump.ask("receive"), None, subnet)
         if READINTO == "os.readinto()":
             contestants[READINTO] = contestant(one_by_one(os.readinto, fd, buffer))
         return run(f"receive {size} bytes", contestants, PAIRS, packets=PACKETS, rounds=rounds)

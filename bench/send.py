@@ -23,6 +23,7 @@ PAIRS = [
     Pair("send()", "os.write()", 1.05),
     Pair("send_batch(64)", "tun-rs send()"),
     Pair("tun-rs send()", "C write() loop"),
+    Pair("wireguard-go send()", "C write() loop"),
     Pair("pytun write()", "C write() loop"),
     Pair("pytun write()", "os.write()"),
     Pair("C write() loop", "C write() loop"),
@@ -38,9 +39,10 @@ def measure(size: int, rounds: int, peers: dict[str, Peer]) -> Outcome:
     with contextlib.ExitStack() as stack:
         ours = stack.enter_context(devices.tun("bench0", 0))
         theirs = stack.enter_context(devices.other_tun("bench1", 1)) if "python-pytun" in peers else None
-        pump = None
-        if "tun-rs" in peers:
-            pump = stack.enter_context(devices.Pump.of(peers["tun-rs"].pump, "bench2", 2))
+        pumps = {
+            peer.name: stack.enter_context(devices.Pump.of(peer.pump, f"bench{subnet}", subnet))
+            for subnet, peer in enumerate((peer for peer in peers.values() if peer.pump), 2)
+        }
         # To a loopback address from outside: the kernel reads the IP header, finds out and drops it
         # (RFC 1122, 3.2.1.3), always the same short way and without an answer.
         packet = udp("10.99.0.2", "127.0.0.2", 9, 9, bytes(size - 28))
@@ -55,7 +57,7 @@ def measure(size: int, rounds: int, peers: dict[str, Peer]) -> Outcome:
             while sent < packets:
                 sent += send_batch(batch)
 
-        counted = {"bench0": 0, "bench1": 0, "bench2": 0}
+        counted: dict[str, int] = {}
 
         def contestant(move: Callable[[int, int], int], name: str = "bench0") -> Contestant:
             """See that the interface has counted every packet."""
@@ -78,7 +80,7 @@ def measure(size: int, rounds: int, peers: dict[str, Peer]) -> Outcome:
         }
         if theirs:
             contestants["pytun write()"] = contestant(one_by_one(theirs.write, packet), "bench1")
-        if pump:
+        for subnet, (name, pump) in enumerate(pumps.items(), 2):
             pump.tell(f"packet {packet.hex()}")
-            contestants["tun-rs send()"] = contestant(pump.ask("send"), "bench2")
+            contestants[f"{name} send()"] = contestant(pump.ask("send"), f"bench{subnet}")
         return run(f"send {size} bytes", contestants, PAIRS, packets=PACKETS, rounds=rounds)

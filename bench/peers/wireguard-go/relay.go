@@ -4,12 +4,19 @@
 //
 // opens an interface of that name in each network namespace, says "ready" and relays until it is
 // killed: one packet a call, or super-packets split and coalesced again.
+//
+//	relay pump NAME
+//
+// moves one packet a call when it is told to, as peers/tun-rs/src/bin/pump.rs does.
 package main
 
 import (
+	"bufio"
+	"encoding/hex"
 	"fmt"
 	"os"
 	"runtime"
+	"time"
 
 	"golang.org/x/sys/unix"
 	"golang.zx2c4.com/wireguard/tun"
@@ -71,6 +78,40 @@ func relay(from, to tun.Device) error {
 	}
 }
 
+func pump(device tun.Device) {
+	sizes := []int{0}
+	memories := [][]byte{make([]byte, memory)}
+	packets := [][]byte{nil}
+	move := func(task string, count int) {
+		for ; count > 0; count-- {
+			var err error
+			if task == "receive" {
+				_, err = device.Read(memories, sizes, room)
+			} else {
+				_, err = device.Write(packets, room)
+			}
+			check(err)
+		}
+	}
+	fmt.Println("ready")
+	for lines := bufio.NewScanner(os.Stdin); lines.Scan(); {
+		var task, content string
+		var leadIn, count int
+		if _, err := fmt.Sscanf(lines.Text(), "packet %s", &content); err == nil {
+			packet, err := hex.DecodeString(content)
+			check(err)
+			packets[0] = append(make([]byte, room), packet...)
+			continue
+		}
+		_, err := fmt.Sscan(lines.Text(), &task, &leadIn, &count)
+		check(err)
+		move(task, leadIn)
+		start := time.Now()
+		move(task, count)
+		fmt.Println(time.Since(start).Nanoseconds())
+	}
+}
+
 func check(err error) {
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -79,12 +120,18 @@ func check(err error) {
 }
 
 func main() {
+	runtime.LockOSThread() // a network namespace belongs to a thread
+	if len(os.Args) == 3 && os.Args[1] == "pump" {
+		device, err := open("/proc/thread-self/ns/net", os.Args[2], false)
+		check(err)
+		pump(device)
+		return
+	}
 	if len(os.Args) != 5 {
-		fmt.Fprintln(os.Stderr, "usage: relay plain|offload NETNS NETNS NAME")
+		fmt.Fprintln(os.Stderr, "usage: relay plain|offload NETNS NETNS NAME, or relay pump NAME")
 		os.Exit(2)
 	}
 	offload, name := os.Args[1] == "offload", os.Args[4]
-	runtime.LockOSThread() // a network namespace belongs to a thread
 	a, err := open(os.Args[2], name, offload)
 	check(err)
 	b, err := open(os.Args[3], name, offload)
