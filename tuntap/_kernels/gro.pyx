@@ -1,7 +1,4 @@
-"""What the kernel's GRO would merge (tcp_gro_receive, udp_gro_receive, inet_gro_receive), and no other packets.
-
-It may be more of them: the kernel stops at 64 datagrams, but splits twice as many.
-"""
+"""What the kernel's GRO would merge (tcp_gro_receive, udp_gro_receive, inet_gro_receive), and no more."""
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 
