@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 import numpy as np
-from link import Link, hosts
+from link import Link, attempt, hosts
 from outcome import Outcome, Pair
 from peers import Peer
 from relay import relay_of
@@ -39,7 +39,7 @@ def main(rounds: int, peers: dict[str, Peer]) -> list[Outcome]:
         for number in range(rounds):
             for name in chance.sample(list(relays), len(relays)):
                 with Link.between(spaces, relays[name]) as link:
-                    times = link.round_trips(PINGS, INTERVAL)
+                    times = attempt(link.round_trips, PINGS, INTERVAL)
                 for share, sample in samples.items():
                     sample[name].append(float(np.percentile(times, share)) * 1e6)
             print(f"  ping: round {number + 1} of {rounds}", flush=True)

@@ -11,7 +11,7 @@ import random
 import subprocess
 import sys
 
-from link import Link, Relay, RelayError, hosts, peak_memory
+from link import Link, Relay, attempt, hosts, peak_memory
 from outcome import Outcome, Pair, Spread
 from peers import Peer
 
@@ -90,14 +90,7 @@ def relay_of(name: str, mode: str, peers: dict[str, Peer]) -> Relay | None:
 def measure(spaces: list[str], relay: Relay, flows: int) -> tuple[float, float, float]:
     """Gb/s, CPU seconds per GB and peak memory of one transfer through a relay started for it."""
     with Link.between(spaces, relay) as link:
-        for attempts in reversed(range(3)):
-            try:
-                transfer = link.transfer(SECONDS, flows)
-            except RelayError:
-                if not attempts:
-                    raise
-            else:
-                break
+        transfer = attempt(link.transfer, SECONDS, flows)
         gigabytes = transfer.bytes / 1e9
         return 8 * gigabytes / transfer.seconds, transfer.relay_cpu / gigabytes, link.peak_memory() / 1e6
 
