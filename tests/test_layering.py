@@ -42,9 +42,11 @@ def cython_imports(text):
 
 
 def python_imports(text, package="tuntap"):
-    """Modules that a .py imports; `from tuntap import x` counts as tuntap.x."""
+    """Modules that a .py imports, not for types alone; `from tuntap import x` counts as tuntap.x."""
     found = set()
-    for node in ast.walk(ast.parse(text)):
+    tree = ast.parse(text)
+    tree.body = [node for node in tree.body if not is_for_types(node)]
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             found.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -54,6 +56,10 @@ def python_imports(text, package="tuntap"):
             else:
                 found.add(module)
     return found
+
+
+def is_for_types(node):
+    return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
 
 
 def within(module, *packages):
@@ -121,6 +127,7 @@ from m.n cimport *
         text = (
             "import a.b\nfrom tuntap import _core\ndef f():\n    from . import _x\n    from ._y import z\n"
             "    from tuntap._os import w\n"
+            "if TYPE_CHECKING:\n    from tuntap import _types\n"
         )
         assert python_imports(text) == {"a.b", "tuntap._core", "tuntap._x", "tuntap._y", "tuntap._os"}
 

@@ -47,8 +47,8 @@ PACKET = udp(HOST, PEER, 1, 2, b"x" * 100)
 FULL = PacketBatch(1, 200)
 FULL.fill([PACKET])
 
-RECEIVES = ["recv", "recv_into", "recv_batch"]
-SENDS = ["send", "send_batch"]
+RECEIVES = ["recv", "recv_into", "recv_vectored", "recv_batch"]
+SENDS = ["send", "send_vectored", "send_batch"]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -95,6 +95,11 @@ def caller(device, name):
         return lambda timeout: method(batch, timeout)
     if name == "send":
         return lambda timeout: device.send(PACKET, timeout)
+    if name == "send_vectored":
+        return lambda timeout: device.send_vectored([PACKET[:20], PACKET[20:]], timeout)
+    if name == "recv_vectored":
+        buffers = [bytearray(20), bytearray(2000)]
+        return lambda timeout: device.recv_vectored(buffers, timeout)
     return lambda timeout: device.recv(timeout)
 
 
@@ -760,9 +765,10 @@ class TestAfterClose:
     )  # fmt: skip
     CALLS = (
         ("add_address", "10.9.0.1/24"), ("add_queue",), ("attach",), ("batch",), ("detach",), ("down",),
-        ("recv",), ("recv_batch", PacketBatch(1, 100)), ("recv_into", bytearray(100)),
-        ("remove_address", "10.9.0.1/24"), ("send", PACKET), ("send_batch", FULL),
-        ("set_addresses", ["10.9.0.1/24"]), ("up",),
+        ("events",), ("recv",), ("recv_batch", PacketBatch(1, 100)), ("recv_into", bytearray(100)),
+        ("recv_vectored", [bytearray(100)]), ("remove_address", "10.9.0.1/24"), ("send", PACKET),
+        ("send_batch", FULL), ("send_vectored", [PACKET]), ("set_addresses", ["10.9.0.1/24"]), ("up",),
+        ("wait_readable",), ("wait_writable",),
     )  # fmt: skip
     STILL = (
         "capabilities",

@@ -2,10 +2,10 @@
 
 from importlib.metadata import PackageNotFoundError, version
 
-from tuntap import offload
+from tuntap import framed, offload
 from tuntap._batch import PacketBatch
 from tuntap._config import Statistics
-from tuntap._core import delete, features, interfaces
+from tuntap._core import Event, delete, features, interfaces
 from tuntap._device import Device, Queue, Tap, Tun
 from tuntap._errors import (
     ClosedError,
@@ -18,6 +18,7 @@ from tuntap._errors import (
     TunTapError,
     UnsupportedError,
 )
+from tuntap._events import Events, LinkEvent
 
 try:
     __version__ = version("tuntap")
@@ -29,8 +30,11 @@ __all__ = [
     "Device",
     "DeviceBusyError",
     "DeviceGoneError",
+    "Event",
+    "Events",
     "InterruptError",
     "LinkDownError",
+    "LinkEvent",
     "PacketBatch",
     "PacketError",
     "PrivilegeError",
@@ -42,6 +46,7 @@ __all__ = [
     "UnsupportedError",
     "delete",
     "features",
+    "framed",
     "interfaces",
     "offload",
 ]

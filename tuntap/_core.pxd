@@ -1,10 +1,10 @@
 """The joint between Python and the compiled layers: a Port moves packets, Slots hold them."""
 from cpython.pythread cimport PyThread_type_lock
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, intptr_t, uint8_t, uint32_t, uint64_t
 
 from tuntap._offload cimport Offload
 from tuntap._os.lock cimport Lock
-from tuntap._os.native cimport Handle, SlotView
+from tuntap._os.native cimport Handle, SlotView, Watch
 
 
 cdef class Slots:
@@ -17,6 +17,13 @@ cdef class Slots:
 
 cdef class SuperPacketTypes:
     cdef uint32_t bits
+
+
+cdef class Event:
+    cdef Handle handle              # only to be woken
+    cdef Lock lock
+    cdef int32_t state              # 0 if it is not set
+    cdef object __weakref__
 
 
 cdef class Port:
@@ -37,7 +44,9 @@ cdef class Port:
     cdef Lock state_lock
     cdef Lock close_lock
     cdef PyThread_type_lock idle    # released by the last waiter when close() waits for it
-    cdef int waiters
+    cdef int waiters                # threads
+    cdef int tasks                  # and tasks of event loops
+    cdef int holds                  # loops that look at the descriptor; the last closes a closed port
     cdef int to_wake                # waiters that have not yet seen the wake-up
     cdef unsigned int epoch         # counts wake-ups
     cdef unsigned int interrupts    # and those of them that are interrupts
@@ -50,17 +59,29 @@ cdef class Port:
     cdef void init_locks(self)
     cdef set_label(self, str label)
     cdef void wake_waiters(self) noexcept nogil
+    cdef void release(self) noexcept nogil
+    cdef int may_wait(self, int path) noexcept nogil
+    cdef bint wait_ready(self, int path, object timeout, Event event) except -1
     cdef void note_segments(self, bint are_there) noexcept nogil
     cdef int receive(self, SlotView *slots, int stop) noexcept nogil
-    cdef int receive_in_time(self, SlotView *slots, int stop, int64_t timeout_ns) noexcept nogil
-    cdef int receive_all(self, SlotView *slots, int stop, object timeout) except -1
+    cdef int receive_in_time(
+        self, SlotView *slots, int stop, int64_t timeout_ns, intptr_t other) noexcept nogil
+    cdef int receive_all(self, SlotView *slots, int stop, object timeout, Event event) except -1
+    cdef int check_range(
+        self, Slots batch, object start, object stop, Py_ssize_t *first, Py_ssize_t *last) except -1
     cdef int transmit(self, SlotView *slots, int start, int stop, uint64_t *call) noexcept nogil
     cdef void stop_rejected(self) noexcept nogil
-    cdef int wait(self, int path, int64_t timeout_ns) noexcept nogil
-    cdef int settle(self, int path, int outcome, int64_t deadline, bint partial=*) except -1
+    cdef int wait(self, int path, int64_t timeout_ns, intptr_t other) noexcept nogil
+    cdef int settle(
+        self, int path, int outcome, int64_t deadline, intptr_t other, bint partial=*) except -1
     cdef void postpone(self, int outcome)
     cdef object failure(self, int path, int outcome, const char *failed)
     cdef _take(self, Handle *handle, int result, str label)
     cdef int begin(self) noexcept nogil
     cdef const char *end(self) noexcept nogil
     cdef check(self, int result, const char *failed)
+
+
+cdef class Watcher:
+    cdef Port port
+    cdef Watch watch

@@ -50,7 +50,13 @@ cdef enum:
     IS_SHUT = -100001
     IS_CLOSED = -100002
     IS_INTERRUPTED = -100003
+    IS_SET = -100004
 
+# In place of a timeout: do not wait, and answer None or 0 instead of raising TimeoutError.
+NO_WAIT = object()
+PATH_NAMES = ("recv", "send", "events")
+
+PACKET_MAX = LARGEST_PACKET
 MTU_MIN = 68                          # RFC 791: what every IPv4 link carries
 NAME_MAX = NAME_SIZE - 1
 
@@ -73,7 +79,7 @@ SETTING_NUMBERS = {
 cdef dict CAPABILITIES = dict(
     SETTING_NUMBERS, rename=CAN_RENAME, mac=CAN_SET_MAC, broadcast=CAN_SET_BROADCAST,
     addresses=CAN_SET_ADDRESSES, netns=CAN_OPEN_IN_NETNS, tap=CAN_TAP, tun=CAN_TUN,
-    peer=CAN_PEER_ADDRESS, stats=CAN_STATISTICS, metric=CAN_METRIC, queues=CAN_MULTI_QUEUE,
+    peer=CAN_PEER_ADDRESS, stats=CAN_STATISTICS, metric=CAN_METRIC, queues=CAN_MULTI_QUEUE, events=CAN_WATCH,
 )
 OFFLOADS = {"checksum": OFFLOAD_CHECKSUM, "tcp4": OFFLOAD_TCP4, "tcp6": OFFLOAD_TCP6, "udp": OFFLOAD_UDP}
 cdef dict FEATURES_BY_NAME = {
@@ -126,6 +132,8 @@ cdef int64_t nanoseconds(object timeout) except -2:
     cdef double seconds
     if timeout is None:
         return -1
+    if timeout is NO_WAIT:
+        return 0
     if isinstance(timeout, bool):
         raise TypeError("timeout must be None or a number of seconds, not bool")
     try:
@@ -137,10 +145,14 @@ cdef int64_t nanoseconds(object timeout) except -2:
     return -1 if seconds > 9e9 else <int64_t> (seconds * 1e9)
 
 
-cdef int64_t deadline_of(object timeout) except -2:
-    """The moment a wait ends: -1 never, 0 there is no wait."""
-    cdef int64_t duration = nanoseconds(timeout)
+cdef int64_t deadline_after(int64_t duration):
+    """The moment a wait of so many nanoseconds ends: -1 never, 0 there is no wait."""
     return duration if duration <= 0 else <int64_t> monotonic_ns() + duration
+
+
+cdef int64_t time_left(int64_t deadline):
+    """Nanoseconds until then; -1 for ever."""
+    return max(deadline - <int64_t> monotonic_ns(), 0) if deadline > 0 else deadline
 
 
 cdef Py_ssize_t within(object value, str what, Py_ssize_t low, Py_ssize_t high) except -1:
@@ -329,6 +341,165 @@ cdef int get_packet(object packet, Py_buffer *buffer) except -1:
     return 0
 
 
+cdef int get_room(object memory, Py_buffer *buffer) except -1:
+    """Hold a buffer for writing a packet."""
+    if not PyObject_CheckBuffer(memory):
+        raise TypeError(f"a writable buffer is needed, not {type(memory).__name__}")
+    try:
+        PyObject_GetBuffer(memory, buffer, PyBUF_WRITABLE)
+    except (BufferError, ValueError):
+        raise ValueError("the buffer must be writable and contiguous") from None
+    return 0
+
+
+cdef class Event:
+    """Ends calls of any number of devices: give it to them as ``event=``.
+
+    While it is set, every receive and send that was given it raises `InterruptError`, those that wait
+    already included.  No packet is lost.  Safe from any thread and from signal handlers; after a fork
+    the child's is apart from the parent's.
+    """
+
+    def __cinit__(self):
+        cdef int result
+        lock_init(&self.lock)
+        handle_clear(&self.handle)
+        with nogil:
+            result = os_rewake(&self.handle)
+        if result < 0:
+            raise describe(PATH_CONTROL, -result, self.handle.failed[PATH_CONTROL], "")
+        _forkers[id(self)] = weakref.ref(self)
+
+    def __dealloc__(self):
+        _forkers.pop(id(self), None)
+        os_close(&self.handle)
+
+    def set(self, int32_t value=1):
+        """End the calls; the first `value` since the last `clear` stays.
+
+        Parameters
+        ----------
+        value : int, optional
+            Whatever the threads that wake up should know; 32 bits, not 0.
+        """
+        if value == 0:
+            raise ValueError("the value of an event that is set is not 0")
+        with nogil:
+            take(&self.lock)
+            if self.state == 0:
+                self.state = value
+                os_wake(&self.handle)
+            give(&self.lock)
+
+    def clear(self):
+        """Let calls wait again."""
+        with nogil:
+            take(&self.lock)
+            if self.state:
+                self.state = 0
+                os_unwake(&self.handle)
+            give(&self.lock)
+
+    def is_set(self):
+        """Whether calls end now.
+
+        Returns
+        -------
+        bool
+        """
+        return self.state != 0
+
+    @property
+    def value(self):
+        """int: What `set` was given; 0 if it is not set."""
+        return self.state
+
+    def fileno(self):
+        """A descriptor that is readable while the event is set, for select() and friends.
+
+        Returns
+        -------
+        int
+        """
+        return self.handle.wake[0]
+
+    def __repr__(self):
+        return f"<Event, {f'set to {self.state}' if self.state else 'not set'}>"
+
+    def _after_fork(self):
+        """In the child: waking is apart from the parent's."""
+        lock_init(&self.lock)
+        os_rewake(&self.handle)
+        if self.state:
+            os_wake(&self.handle)
+
+
+cdef class Watcher:
+    """What the OS tells about the interface of a device from now on."""
+
+    def __cinit__(self, Port port not None):
+        cdef int result
+        self.watch.io = -1
+        self.port = port
+        with nogil:
+            result = port.begin()
+            if result == 0:
+                result = os_watch(&port.handle, &self.watch)
+            failed = port.end()
+        port.check(result, failed)
+
+    def __dealloc__(self):
+        os_unwatch(&self.watch)
+
+    def fileno(self):
+        return self.watch.io
+
+    def next(self):
+        """("link", up, running, mtu, name), ("added" or "removed", address), ("moved",), ("lost",), or None."""
+        cdef Change change
+        cdef int kind
+        if self.port.is_closed or self.port.is_shut:
+            self.port._must_be_open()
+        with nogil:
+            kind = os_next_change(&self.watch, &change)
+        if kind < 0:
+            raise describe(PATH_CONTROL, -kind, b"recv(AF_NETLINK)", self.port._label)
+        if kind == CHANGE_LINK:
+            name = change.name.decode("utf-8", "surrogateescape")
+            return "link", bool(change.up), bool(change.running), change.mtu, name
+        if kind == CHANGE_ADDRESS_ADDED:
+            return "added", address_tuple(&change.address)
+        if kind == CHANGE_ADDRESS_REMOVED:
+            return "removed", address_tuple(&change.address)
+        return ("moved",) if kind == CHANGE_MOVED else ("lost",) if kind == CHANGE_LOST else None
+
+
+cdef class Buffers:
+    """The buffers of a vectored call, held."""
+
+    cdef Py_buffer *views
+    cdef Py_ssize_t count
+    cdef Py_ssize_t size
+
+    def __cinit__(self, buffers, bint writable):
+        cdef list items = list(buffers)
+        self.views = <Py_buffer *> malloc(max(len(items), 1) * sizeof(Py_buffer))
+        if self.views == NULL:
+            raise MemoryError()
+        for item in items:
+            if writable:
+                get_room(item, &self.views[self.count])
+            else:
+                get_packet(item, &self.views[self.count])
+            self.size += self.views[self.count].len
+            self.count += 1
+
+    def __dealloc__(self):
+        for i in range(self.count):
+            PyBuffer_Release(&self.views[i])
+        free(self.views)
+
+
 cdef class Port:
     """One open queue of an interface: what every device can send, receive and be told."""
 
@@ -499,7 +670,7 @@ cdef class Port:
         self.handle = handle[0]
         self.set_label(label or "a new device")
         self.is_closed = False
-        _ports[id(self)] = weakref.ref(self)
+        _forkers[id(self)] = weakref.ref(self)
 
     @property
     def closed(self):
@@ -525,7 +696,7 @@ cdef class Port:
         with nogil:
             take(&self.state_lock)
             if not self.is_closed:
-                if self.waiters == 0:
+                if self.waiters == 0 and self.tasks == 0:
                     self.latched = True
                 else:
                     self.interrupts += 1
@@ -534,9 +705,10 @@ cdef class Port:
 
     cdef void wake_waiters(self) noexcept nogil:
         """End the wait of each; state_lock is held."""
-        self.epoch += 1
-        self.to_wake = self.waiters
-        os_wake(&self.handle)
+        if self.waiters:
+            self.epoch += 1
+            self.to_wake = self.waiters
+            os_wake(&self.handle)
 
     def shutdown(self):
         """End every blocked and every later send and receive with `ClosedError`.
@@ -556,8 +728,8 @@ cdef class Port:
         Blocked calls of other threads end with `ClosedError` before this returns.  Closing twice
         is no error.
         """
-        cdef Offload *offload
         cdef bint wait
+        cdef bint later
         with nogil:
             take(&self.close_lock)
             take(&self.state_lock)
@@ -566,22 +738,95 @@ cdef class Port:
                 self.is_closed = True
                 wait = self.close_waits = self.waiters > 0
                 os_wake(&self.handle)
+            later = self.holds > 0
             give(&self.state_lock)
             if wait:
                 PyThread_acquire_lock(self.idle, WAIT_LOCK)
-            take(&self.recv_lock)
-            take(&self.send_lock)
-            take(&self.control_lock)
-            os_close(&self.handle)
-            # Forgotten first, so that a child forked in between does not free it again.
-            offload = self.offload
-            self.offload = NULL
-            free(offload)
-            give(&self.control_lock)
-            give(&self.send_lock)
-            give(&self.recv_lock)
+            if not later:
+                self.release()
             give(&self.close_lock)
-        _ports.pop(id(self), None)
+        _forkers.pop(id(self), None)
+
+    cdef void release(self) noexcept nogil:
+        """Give up what the port holds; nobody waits any more."""
+        cdef Offload *offload
+        take(&self.recv_lock)
+        take(&self.send_lock)
+        take(&self.control_lock)
+        os_close(&self.handle)
+        # Forgotten first, so that a child forked in between does not free it again.
+        offload = self.offload
+        self.offload = NULL
+        free(offload)
+        give(&self.control_lock)
+        give(&self.send_lock)
+        give(&self.recv_lock)
+
+    # A task of an event loop waits without a thread: its loop has the descriptor registered, which must
+    # not be closed before the loop has let go of it.
+
+    def _begin_wait(self, str path):
+        """Note that a task is about to wait; for `_end_wait`.  None if it need not."""
+        cdef int number = PATH_NAMES.index(path)
+        cdef int outcome
+        cdef unsigned int interrupts = 0
+        with nogil:
+            take(&self.state_lock)
+            outcome = self.may_wait(number)
+            if outcome == WOULD_WAIT:
+                self.tasks += 1
+                interrupts = self.interrupts
+            give(&self.state_lock)
+        if outcome < 0:
+            raise self.failure(number, outcome, b"")
+        return interrupts if outcome == WOULD_WAIT else None
+
+    def _end_wait(self, unsigned int interrupts):
+        """The wait is over; answers the error that ended it, or None."""
+        cdef int outcome = WOULD_WAIT
+        with nogil:
+            take(&self.state_lock)
+            self.tasks -= 1
+            if self.is_closed:
+                outcome = IS_CLOSED
+            elif self.is_shut:
+                outcome = IS_SHUT
+            elif self.interrupts != interrupts:
+                outcome = IS_INTERRUPTED
+            give(&self.state_lock)
+        return self.failure(PATH_RECV, outcome, b"") if outcome < 0 else None
+
+    def _hold(self):
+        """A loop is about to look at the descriptor: keep it open until `_let_go`."""
+        cdef bint is_closed
+        with nogil:
+            take(&self.state_lock)
+            is_closed = self.is_closed
+            self.holds += not is_closed
+            give(&self.state_lock)
+        if is_closed:
+            raise self.failure(PATH_RECV, IS_CLOSED, b"")
+
+    def _let_go(self):
+        """The loop looks no more."""
+        cdef bint is_last
+        with nogil:
+            take(&self.state_lock)
+            self.holds -= 1
+            is_last = self.is_closed and self.holds == 0
+            give(&self.state_lock)
+            if is_last:
+                take(&self.close_lock)
+                self.release()
+                give(&self.close_lock)
+
+    def _latch(self):
+        """An interrupt that ended a wait, but no call: the next call that would wait raises it."""
+        self.postpone(IS_INTERRUPTED)
+
+    def _wait_beside(self, intptr_t other, timeout=None):
+        """Until a descriptor is readable, or TimeoutError; what ends a receive ends this, too."""
+        self.settle(PATH_CONTROL, WOULD_WAIT, deadline_after(nanoseconds(timeout)), other)
 
     def __enter__(self):
         return self
@@ -591,13 +836,15 @@ cdef class Port:
 
     # --- packets ---
 
-    def recv(self, timeout=None):
+    def recv(self, timeout=None, *, Event event=None):
         """Receive one packet.
 
         Parameters
         ----------
         timeout : float, optional
             Seconds to wait; None waits for ever, 0 does not wait.
+        event : Event, optional
+            Ends the call with `InterruptError` while it is set.
 
         Returns
         -------
@@ -616,20 +863,21 @@ cdef class Port:
         cdef int32_t length = 0
         cdef int32_t cut
         one_slot(&slot, memory, INBOX_SIZE - 1, INBOX_SIZE, &length, &cut)
-        self.receive_all(&slot, 1, timeout)
+        if self.receive_all(&slot, 1, timeout, event) == 0:
+            return None
         if slot.cuts:
             raise too_large(slot.slot_size)
         return PyBytes_FromStringAndSize(<char *> memory, length)
 
-    def recv_into(self, buffer, timeout=None):
+    def recv_into(self, buffer, timeout=None, *, Event event=None):
         """Receive one packet into a buffer.
 
         Parameters
         ----------
         buffer : buffer
             Writable and contiguous, at least 1 byte.
-        timeout : float, optional
-            Seconds to wait; None waits for ever, 0 does not wait.
+        timeout, event : optional
+            As for recv().
 
         Returns
         -------
@@ -648,30 +896,69 @@ cdef class Port:
         cdef SlotView slot
         cdef int32_t length = 0
         cdef int32_t cut
-        if not PyObject_CheckBuffer(buffer):
-            raise TypeError(f"a writable buffer is needed, not {type(buffer).__name__}")
-        try:
-            PyObject_GetBuffer(buffer, &memory, PyBUF_WRITABLE)
-        except (BufferError, ValueError):
-            raise ValueError("the buffer must be writable and contiguous") from None
+        get_room(buffer, &memory)
         try:
             if memory.len < 1:
                 raise ValueError("the buffer has no room")
             if memory.len <= COPY_MAX:
                 # It has no byte behind it that would show a cut: copying costs less than a readv.
                 one_slot(&slot, inbox, memory.len, COPY_MAX + 1, &length, &cut)
-                self.receive_all(&slot, 1, timeout)
+                self.receive_all(&slot, 1, timeout, event)
                 memcpy(memory.buf, inbox, length)
             else:
                 one_slot(&slot, <uint8_t *> memory.buf, memory.len, memory.len, &length, &cut)
-                self.receive_all(&slot, 1, timeout)
+                self.receive_all(&slot, 1, timeout, event)
             if slot.cuts:
                 raise too_large(memory.len)
         finally:
             PyBuffer_Release(&memory)
         return length
 
-    def recv_batch(self, Slots batch not None, timeout=None):
+    def recv_vectored(self, buffers, timeout=None, *, Event event=None):
+        """Receive one packet into several buffers, which are filled in their order, as by ``os.readv``.
+
+        Parameters
+        ----------
+        buffers : sequence of buffer
+            Writable and contiguous each.
+        timeout, event : optional
+            As for recv().
+
+        Returns
+        -------
+        int
+            Bytes of the packet.
+
+        Raises
+        ------
+        PacketError
+            The packet is larger than the buffers together, which hold its beginning; the rest is lost.
+        TimeoutError, ClosedError, InterruptError, DeviceGoneError
+            As for recv().
+        """
+        cdef uint8_t memory[INBOX_SIZE]
+        cdef SlotView slot
+        cdef int32_t length = 0
+        cdef int32_t cut
+        cdef Py_ssize_t at = 0
+        cdef Py_ssize_t part
+        cdef Py_buffer *view
+        cdef Buffers parts = Buffers(buffers, True)
+        if parts.size < 1:
+            raise ValueError("the buffers have no room")
+        # Copying costs less than a readv, and serves every framing.
+        one_slot(&slot, memory, min(parts.size, <Py_ssize_t> INBOX_SIZE - 1), INBOX_SIZE, &length, &cut)
+        self.receive_all(&slot, 1, timeout, event)
+        for i in range(parts.count):
+            view = &parts.views[i]
+            part = min(view.len, length - at)
+            memcpy(view.buf, memory + at, part)
+            at += part
+        if slot.cuts:
+            raise too_large(parts.size)
+        return length
+
+    def recv_batch(self, Slots batch not None, timeout=None, *, Event event=None):
         """Receive what is there, at least one packet and at most `batch.capacity`.
 
         Parameters
@@ -680,6 +967,8 @@ cdef class Port:
             Filled from slot 0; `batch.count` and `batch.truncated` are set.
         timeout : float, optional
             Seconds to wait for the first packet; None waits for ever, 0 does not wait.
+        event : Event, optional
+            Ends the call with `InterruptError` while it is set.
 
         Returns
         -------
@@ -692,10 +981,10 @@ cdef class Port:
             As for recv(); the batch is empty then.
         """
         batch.used = 0
-        batch.used = self.receive_all(&batch.view, batch.view.capacity, timeout)
+        batch.used = self.receive_all(&batch.view, batch.view.capacity, timeout, event)
         return batch.used
 
-    def send(self, packet, timeout=None):
+    def send(self, packet, timeout=None, *, Event event=None):
         """Send one packet.
 
         Parameters
@@ -704,6 +993,8 @@ cdef class Port:
             One IP packet (TUN) or one Ethernet frame (TAP), 1 to 65535 bytes.
         timeout : float, optional
             Seconds to wait for room; None waits for ever, 0 does not wait.
+        event : Event, optional
+            Ends the call with `InterruptError` while it is set.
 
         Returns
         -------
@@ -719,7 +1010,7 @@ cdef class Port:
         TimeoutError, ClosedError, InterruptError, DeviceGoneError
             As for recv().
         """
-        cdef int64_t deadline = -1 if timeout is None else deadline_of(timeout)
+        cdef int64_t deadline = -1 if timeout is None else deadline_after(nanoseconds(timeout))
         cdef Py_buffer memory
         cdef SlotView slot
         cdef int32_t length
@@ -744,18 +1035,54 @@ cdef class Port:
             slot.slot_size = length
             slot.stride = length
             while True:
+                if event is not None and event.state:
+                    raise self.failure(PATH_SEND, IS_SET, b"")
                 with nogil:
                     take(&self.send_lock)
                     outcome = self.transmit(&slot, 0, 1, &call)
                     give(&self.send_lock)
                 if outcome > 0:
                     return size
-                self.settle(PATH_SEND, outcome, deadline)
+                if outcome == WOULD_WAIT and timeout is NO_WAIT:
+                    return 0
+                self.settle(PATH_SEND, outcome, deadline, event_descriptor(event))
         finally:
             if held:
                 PyBuffer_Release(&memory)
 
-    def send_batch(self, Slots batch not None, timeout=None, *, start=0, stop=None):
+    def send_vectored(self, buffers, timeout=None, *, Event event=None):
+        """Send one packet that lies in several buffers, one behind the other, as by ``os.writev``.
+
+        Parameters
+        ----------
+        buffers : sequence of buffer
+            1 to 65535 bytes together.
+        timeout, event : optional
+            As for send().
+
+        Returns
+        -------
+        int
+            Bytes sent, the whole packet.
+
+        Raises
+        ------
+        PacketError, LinkDownError, TimeoutError, ClosedError, InterruptError, DeviceGoneError
+            As for send().
+        """
+        cdef Py_ssize_t at = 0
+        cdef Buffers parts = Buffers(buffers, False)
+        if not 1 <= parts.size <= LARGEST_PACKET + self.handle.packet_information:
+            raise ValueError(f"a packet is 1 to {LARGEST_PACKET} bytes, not {parts.size}")
+        cdef bytes packet = PyBytes_FromStringAndSize(NULL, parts.size)
+        for i in range(parts.count):
+            memcpy(PyBytes_AS_STRING(packet) + at, parts.views[i].buf, parts.views[i].len)
+            at += parts.views[i].len
+        return self.send(packet, timeout, event=event)
+
+    def send_batch(
+        self, Slots batch not None, timeout=None, *, start=0, stop=None, Event event=None,
+    ):
         """Send the packets of a batch in order.
 
         Parameters
@@ -766,6 +1093,8 @@ cdef class Port:
             Seconds to wait for room, all packets together; None waits for ever, 0 does not wait.
         start, stop : int, optional
             Send packets `start` up to before `stop` instead; `stop` may exceed `batch.count`.
+        event : Event, optional
+            Ends the call with `InterruptError` while it is set.
 
         Returns
         -------
@@ -781,22 +1110,20 @@ cdef class Port:
         PacketError, LinkDownError, TimeoutError, ClosedError, InterruptError, DeviceGoneError
             As for send(), if no packet went.
         """
-        cdef int64_t deadline = -1 if timeout is None else deadline_of(timeout)
-        cdef Py_ssize_t last = batch.used if stop is None else within(stop, "stop", 0, batch.view.capacity)
-        cdef Py_ssize_t first = within(start, "start", 0, last)
-        cdef int32_t largest = min(
-            batch.view.slot_size, <int32_t> (LARGEST_PACKET + self.handle.packet_information))
-        cdef Py_ssize_t i
+        cdef int64_t deadline = -1 if timeout is None else deadline_after(nanoseconds(timeout))
+        cdef Py_ssize_t first
+        cdef Py_ssize_t last
         cdef int sent = 0
         cdef int outcome
         cdef uint64_t call = 0
-        for i in range(first, last):
-            if not 1 <= batch.view.lengths[i] <= largest:
-                raise ValueError(f"packet {i}: length {batch.view.lengths[i]} is not 1 to {largest}")
+        self.check_range(batch, start, stop, &first, &last)
         if first == last:
-            self._must_be_open()
             return 0
         while True:
+            if event is not None and event.state:
+                if sent:
+                    return sent
+                raise self.failure(PATH_SEND, IS_SET, b"")
             with nogil:
                 take(&self.send_lock)
                 outcome = self.transmit(&batch.view, <int> first + sent, <int> last, &call)
@@ -806,8 +1133,79 @@ cdef class Port:
                 if first + sent == last:
                     return sent
                 continue
-            if self.settle(PATH_SEND, outcome, deadline, sent > 0):
+            if self.settle(PATH_SEND, outcome, deadline, event_descriptor(event), sent > 0):
                 return sent
+
+    def wait_readable(self, timeout=None, *, Event event=None):
+        """Wait until a receive need not wait, as far as the system can tell; or raise as recv() would.
+
+        Another thread may take the packet in between.
+
+        Parameters
+        ----------
+        timeout, event : optional
+            As for recv().
+        """
+        self.wait_ready(PATH_RECV, timeout, event)
+
+    def wait_writable(self, timeout=None, *, Event event=None):
+        """Wait until the device takes a packet: there is room, and the interface is up; or raise.
+
+        Parameters
+        ----------
+        timeout, event : optional
+            As for send().
+        """
+        self.wait_ready(PATH_SEND, timeout, event)
+
+    def _ready(self, str path, timeout):
+        """Either of these; False if it would wait and the timeout is NO_WAIT."""
+        return self.wait_ready(PATH_NAMES.index(path), timeout, None)
+
+    cdef bint wait_ready(self, int path, object timeout, Event event) except -1:
+        """True, or False only with NO_WAIT."""
+        cdef int64_t deadline = deadline_after(nanoseconds(timeout))
+        cdef int64_t left = time_left(deadline)
+        cdef int outcome
+        cdef intptr_t other = event_descriptor(event)
+        while True:
+            if event is not None and event.state:
+                raise self.failure(path, IS_SET, b"")
+            with nogil:
+                outcome = self.wait(path, left, other)
+            if outcome == 1 and (event is None or not event.state):
+                return True
+            if outcome == 0 and left == 0:
+                if timeout is NO_WAIT:
+                    return False
+                raise timed_out(PATH_NAMES[path])
+            if outcome < 0:
+                self.settle(path, outcome, deadline, other)
+            left = time_left(deadline)
+
+    def _begin_send(self, Slots batch not None, start=0, stop=None):
+        """A send_batch that never waits, in steps."""
+        cdef Sending rest = Sending()
+        rest.port = self
+        rest.batch = batch
+        self.check_range(batch, start, stop, &rest.first, &rest.last)
+        return rest
+
+    cdef int check_range(
+        self, Slots batch, object start, object stop, Py_ssize_t *first, Py_ssize_t *last,
+    ) except -1:
+        """Which packets of a batch to send, all of them of a length that can be."""
+        cdef int32_t largest = min(
+            batch.view.slot_size, <int32_t> (LARGEST_PACKET + self.handle.packet_information))
+        cdef Py_ssize_t i
+        last[0] = batch.used if stop is None else within(stop, "stop", 0, batch.view.capacity)
+        first[0] = within(start, "start", 0, last[0])
+        for i in range(first[0], last[0]):
+            if not 1 <= batch.view.lengths[i] <= largest:
+                raise ValueError(f"packet {i}: length {batch.view.lengths[i]} is not 1 to {largest}")
+        if first[0] == last[0]:
+            self._must_be_open()
+        return 0
 
     cdef void postpone(self, int outcome):
         """Let a later send raise what ended this one; a port that is closed or shut stays so."""
@@ -823,22 +1221,28 @@ cdef class Port:
 
     # --- a call, its wait, and its end ---
 
-    cdef int receive_all(self, SlotView *slots, int stop, object timeout) except -1:
-        """Receive what is there, at least one packet; how many."""
+    cdef int receive_all(self, SlotView *slots, int stop, object timeout, Event event) except -1:
+        """Receive what is there, at least one packet; how many, 0 only with NO_WAIT."""
         cdef int64_t timeout_ns = -1 if timeout is None else nanoseconds(timeout)
-        cdef int64_t deadline = timeout_ns if timeout_ns <= 0 else <int64_t> monotonic_ns() + timeout_ns
+        cdef int64_t deadline = deadline_after(timeout_ns)
+        cdef intptr_t other = event_descriptor(event)
         cdef int outcome
         slots.cuts = 0
         while True:
+            if event is not None and event.state:
+                raise self.failure(PATH_RECV, IS_SET, b"")
             with nogil:
-                outcome = self.receive_in_time(slots, stop, timeout_ns)
+                outcome = self.receive_in_time(slots, stop, timeout_ns, other)
             if outcome > 0:
                 return outcome
-            self.settle(PATH_RECV, outcome, deadline)
-            if deadline > 0:
-                timeout_ns = max(deadline - <int64_t> monotonic_ns(), 0)
+            if outcome == WOULD_WAIT and timeout is NO_WAIT:
+                return 0
+            self.settle(PATH_RECV, outcome, deadline, other)
+            timeout_ns = time_left(deadline)
 
-    cdef int receive_in_time(self, SlotView *slots, int stop, int64_t timeout_ns) noexcept nogil:
+    cdef int receive_in_time(
+        self, SlotView *slots, int stop, int64_t timeout_ns, intptr_t other,
+    ) noexcept nogil:
         """Move what is there; if that is nothing, wait once for it, all without the GIL.
 
         0 (WOULD_WAIT) if the time is over, or if another thread took what came.
@@ -852,7 +1256,7 @@ cdef class Port:
         give(&self.recv_lock)
         if outcome != WOULD_WAIT or timeout_ns == 0:
             return outcome
-        outcome = self.wait(PATH_RECV, timeout_ns)
+        outcome = self.wait(PATH_RECV, timeout_ns, other)
         if outcome < 0:
             return outcome
         take(&self.recv_lock)
@@ -924,21 +1328,26 @@ cdef class Port:
             os_set(&self.handle, SETTING_OFFLOAD, self.offload.types[0])
         give(&self.control_lock)
 
-    cdef int wait(self, int path, int64_t timeout_ns) noexcept nogil:
+    cdef int may_wait(self, int path) noexcept nogil:
+        """WOULD_WAIT, or why there is no wait; state_lock is held."""
+        if self.is_closed:
+            return IS_CLOSED
+        if self.is_shut:
+            return IS_SHUT
+        if path == PATH_RECV and self.has_segments:
+            return 1
+        if self.latched:
+            self.latched = False
+            return IS_INTERRUPTED
+        return WOULD_WAIT
+
+    cdef int wait(self, int path, int64_t timeout_ns, intptr_t other) noexcept nogil:
         """Wait as one of the counted waiters; no lock is held."""
         cdef unsigned int epoch
         cdef unsigned int interrupts
-        cdef int outcome = WOULD_WAIT
+        cdef int outcome
         take(&self.state_lock)
-        if self.is_closed:
-            outcome = IS_CLOSED
-        elif self.is_shut:
-            outcome = IS_SHUT
-        elif path == PATH_RECV and self.has_segments:
-            outcome = 1
-        elif self.latched:
-            outcome = IS_INTERRUPTED
-            self.latched = False
+        outcome = self.may_wait(path)
         if outcome != WOULD_WAIT:
             give(&self.state_lock)
             return outcome
@@ -947,7 +1356,7 @@ cdef class Port:
         interrupts = self.interrupts
         give(&self.state_lock)
 
-        outcome = os_wait(&self.handle, path, timeout_ns)
+        outcome = os_wait(&self.handle, path, other, timeout_ns)
 
         take(&self.state_lock)
         self.waiters -= 1
@@ -968,23 +1377,23 @@ cdef class Port:
         give(&self.state_lock)
         return outcome
 
-    cdef int settle(self, int path, int outcome, int64_t deadline, bint partial=False) except -1:
+    cdef int settle(
+        self, int path, int outcome, int64_t deadline, intptr_t other, bint partial=False,
+    ) except -1:
         """After an attempt that moved nothing: wait until there may be another (0), or raise.
 
         A partial send is a result: nothing is raised but what a signal handler raises, and the
         answer is 1; what ended it is for a later call to raise.
         """
-        cdef int64_t remaining = -1
+        cdef int64_t remaining
         if outcome == WOULD_WAIT:
-            if deadline >= 0:
-                remaining = deadline - <int64_t> monotonic_ns() if deadline else 0
-            if deadline >= 0 and remaining <= 0:
+            remaining = time_left(deadline)
+            if remaining == 0:
                 if partial:
                     return 1
-                raise TimeoutError(
-                    ETIMEDOUT, "nothing to receive in time" if path == PATH_RECV else "no room to send in time")
+                raise timed_out(PATH_NAMES[path])
             with nogil:
-                outcome = self.wait(path, remaining)
+                outcome = self.wait(path, remaining, other)
             if outcome >= 0:
                 return 0              # ready, or time is over: the next attempt tells
         if outcome == -EINTR:
@@ -1003,6 +1412,8 @@ cdef class Port:
             return ClosedError(EBADF, "the device was shut down: close it and open it anew", self._label)
         if outcome == IS_INTERRUPTED:
             return InterruptError(EINTR, "interrupt() ended the wait: call again when ready", self._label)
+        if outcome == IS_SET:
+            return InterruptError(EINTR, "the event is set: clear() it and call again when ready", self._label)
         return describe(path, -outcome, failed, self._label)
 
     # --- configuration ---
@@ -1104,12 +1515,9 @@ cdef class Port:
         self.check(result, failed)
 
     def _get_addresses(self):
-        """(ip, prefix, peer or None, broadcast or None, route, metric, automatic) each, addresses as bytes."""
         cdef Address *found
         cdef int capacity = 16
         cdef int count
-        cdef int width
-        addresses = []
         while True:
             found = <Address *> malloc(capacity * sizeof(Address))
             if found == NULL:
@@ -1122,15 +1530,7 @@ cdef class Port:
                     failed = self.end()
                 self.check(count, failed)
                 if count <= capacity:
-                    for i in range(count):
-                        width = 4 if found[i].family == 4 else 16
-                        addresses.append((
-                            found[i].ip[:width], found[i].prefix,
-                            found[i].peer[:width] if found[i].has_peer else None,
-                            found[i].broadcast[:width] if found[i].has_broadcast else None,
-                            not found[i].no_route, found[i].metric, bool(found[i].automatic),
-                        ))
-                    return addresses
+                    return [address_tuple(&found[i]) for i in range(count)]
             finally:
                 free(found)
             capacity = count + 16
@@ -1185,7 +1585,7 @@ cdef class Port:
     def _after_fork(self):
         """In the child: whoever held a lock or waited is a thread of the parent."""
         self.init_locks()
-        self.waiters = self.to_wake = 0
+        self.waiters = self.to_wake = self.tasks = self.holds = 0
         if self.offload != NULL:
             # What was read before the fork is the parent's.
             self.offload.next = self.offload.segments
@@ -1197,6 +1597,37 @@ cdef class Port:
         os_rewake(&self.handle)
         if self.is_shut:
             os_wake(&self.handle)
+
+
+cdef class Sending:
+    """What is left of a send_batch."""
+
+    cdef Port port
+    cdef Slots batch
+    cdef Py_ssize_t first
+    cdef Py_ssize_t last
+    cdef uint64_t call
+    cdef readonly int sent    # packets
+
+    def send(self):
+        """Send what goes without waiting; whether that was all, or an error came that the next call raises."""
+        cdef int outcome
+        while self.first + self.sent < self.last:
+            with nogil:
+                take(&self.port.send_lock)
+                outcome = self.port.transmit(
+                    &self.batch.view, <int> self.first + self.sent, <int> self.last, &self.call)
+                give(&self.port.send_lock)
+            if outcome == WOULD_WAIT:
+                return False
+            if outcome > 0:
+                self.sent += outcome
+            elif self.sent:
+                self.port.postpone(outcome)
+                return True
+            else:
+                raise self.port.failure(PATH_SEND, outcome, self.port.handle.failed[PATH_SEND])
+        return True
 
 
 cdef void one_slot(
@@ -1212,6 +1643,35 @@ cdef void one_slot(
     slot.capacity = 1
     slot.slot_size = <int32_t> min(size, <Py_ssize_t> INBOX_SIZE)
     slot.stride = slot.slot_size
+
+
+cdef intptr_t event_descriptor(Event event):
+    """What a wait has to look at besides; -1 for nothing."""
+    return -1 if event is None else event.handle.wake[0]
+
+
+def seconds(timeout):
+    """What a caller wrote for `timeout`, checked: None for ever, or seconds."""
+    cdef int64_t duration = nanoseconds(timeout)
+    return None if duration < 0 else duration / 1e9
+
+
+def timed_out(str path):
+    """The error of a call whose time is over."""
+    if path == "recv":
+        return TimeoutError(ETIMEDOUT, "nothing to receive in time")
+    return TimeoutError(ETIMEDOUT, "no room to send in time" if path == "send" else "nothing happened in time")
+
+
+cdef tuple address_tuple(const Address *address):
+    """(ip, prefix, peer or None, broadcast or None, route, metric, automatic), addresses as bytes."""
+    cdef int width = 4 if address.family == 4 else 16
+    return (
+        address.ip[:width], address.prefix,
+        address.peer[:width] if address.has_peer else None,
+        address.broadcast[:width] if address.has_broadcast else None,
+        not address.no_route, address.metric, bool(address.automatic),
+    )
 
 
 cdef object too_large(Py_ssize_t room):
@@ -1477,15 +1937,15 @@ cdef void write_item(
         packet = window.next[packet]
 
 
-# Weak references to the open ports by id, for the child of a fork.
-_ports = {}
+# Weak references by id to what the child of a fork must not share with its parent.
+_forkers = {}
 
 
 def _after_fork_in_child():
-    for reference in list(_ports.values()):
-        port = reference()
-        if port is not None:
-            port._after_fork()
+    for reference in list(_forkers.values()):
+        forker = reference()
+        if forker is not None:
+            forker._after_fork()
 
 
 if hasattr(os, "register_at_fork"):

@@ -15,12 +15,13 @@ from tuntap import _config, _core
 from tuntap._batch import PacketBatch
 from tuntap._config import AddressEntry, AddressLike, Interface, Statistics
 from tuntap._errors import ClosedError, PrivilegeError, TunTapError, UnsupportedError
+from tuntap._events import Events
 
 _D = TypeVar("_D", bound="Device")
 
 _LAYER_TAP = 2
 _LAYER_TUN = 3
-_LINK_PATIENCE = 2.0  # seconds; the kernel looks at links once a second
+LINK_PATIENCE = 2.0  # seconds; the kernel looks at links once a second
 _OPEN_EXCLUSIVE = 1
 _OPEN_PACKET_INFORMATION = 2
 _OPEN_VIRTIO_HEADER = 4
@@ -152,6 +153,7 @@ class Device(Queue):
         See there.  Whatever was done by then has been undone.
     """
 
+    _queue_type = Queue
     _mtu_max = _config.TUN_MTU_MAX
     _route = True
     _metric = 0
@@ -261,7 +263,7 @@ class Device(Queue):
 
     def _await_link(self) -> None:
         """After an attach the kernel switches the link on a moment later, and drops packets until then."""
-        deadline = time.monotonic() + _LINK_PATIENCE
+        deadline = time.monotonic() + LINK_PATIENCE
         while self.is_up and not self.is_running and time.monotonic() < deadline:
             time.sleep(0.005)
 
@@ -519,7 +521,7 @@ class Device(Queue):
         ClosedError
             The device was closed or shut down, perhaps while the queue was being opened.
         """
-        queue = Queue()
+        queue = self._queue_type()
         queue._layer, queue._overhead = self._layer, self._overhead
         queue._whole, queue._packet_information = self._whole, self._packet_information
         queue._open_queue(self)
@@ -552,6 +554,21 @@ class Device(Queue):
             raise UnsupportedError(
                 errno.EOPNOTSUPP, f"the kernel does not offer {', '.join(sorted(missing))}"
             )
+
+    # --- events ---
+
+    def events(self) -> Events:
+        """What happens to the interface from now on, whoever does it: link, MTU, name, addresses, deletion.
+
+        Returns
+        -------
+        Events
+            An iterator over `LinkEvent`; each has its own view, and any number may be had.
+        """
+        return Events(self)
+
+    def _watch(self) -> _core.Watcher:
+        return _core.Watcher(self)
 
     # --- addresses ---
 

@@ -12,9 +12,12 @@ import ipaddress
 import itertools
 import socket
 import struct
-from typing import TYPE_CHECKING, Literal, TypeVar
+import weakref
+from collections import deque
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal, TypeVar, overload
 
-from tuntap import _core
+from tuntap import _core, aio
 from tuntap._batch import PacketBatch
 from tuntap._config import AddressEntry, parse_offload
 from tuntap._device import Device, Tap, Tun
@@ -39,18 +42,48 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from tuntap._core import Readable, Writable
+    from tuntap._core import AddressTuple, ChangeTuple, Event, Readable, Writable
 
+_D = TypeVar("_D", bound=Device)
 _M = TypeVar("_M", bound="_Memory")
 
 private_network = _core.private_network
 _numbers = itertools.count(1)
 
 
+class _MemoryWatcher:
+    """What is told about a device in memory, as `_core.Watcher` tells it of a real one."""
+
+    def __init__(self, device: _Memory) -> None:
+        self._device = device
+        self._changes: deque[ChangeTuple] = deque()
+        self._reader, self._writer = socket.socketpair()
+        self._reader.setblocking(False)
+
+    def __del__(self) -> None:
+        self._reader.close()
+        self._writer.close()
+
+    def fileno(self) -> int:
+        return self._reader.fileno()
+
+    def tell(self, change: ChangeTuple) -> None:
+        self._changes.append(change)
+        self._writer.send(b"!")
+
+    def next(self) -> ChangeTuple | None:
+        self._device._must_be_open()
+        if not self._changes:
+            return None
+        self._reader.recv(1)
+        return self._changes.popleft()
+
+
 class _Memory(Device):
     """One end of a pair: packets go through a socket, settings live in a dict."""
 
     _settings: dict[str, int]
+    _watchers: weakref.WeakSet[_MemoryWatcher]
     _address_list: list[AddressEntry]
     _counters: list[int]
 
@@ -65,6 +98,7 @@ class _Memory(Device):
             "owner": -1, "group": -1, "quiet": 0, "packet_information": 0,
             "attached": 1,
         }  # fmt: skip
+        device._watchers = weakref.WeakSet()
         device._address_list = []
         device._counters = [0] * 8
         device._name = name
@@ -89,6 +123,20 @@ class _Memory(Device):
             super()._set(setting, value)
         else:
             self._settings[setting] = int(value)
+            self._tell_link()
+
+    def _watch(self) -> _MemoryWatcher:  # type: ignore[override]
+        self._require_open()
+        watcher = _MemoryWatcher(self)
+        self._watchers.add(watcher)
+        return watcher
+
+    def _tell(self, change: ChangeTuple) -> None:
+        for watcher in self._watchers.copy():
+            watcher.tell(change)
+
+    def _tell_link(self) -> None:
+        self._tell(("link", self.is_up, self.is_running, self.mtu, self._name))
 
     def _get_name(self) -> str:
         self._require_open()
@@ -97,6 +145,7 @@ class _Memory(Device):
     def _set_name(self, name: str) -> None:
         self._require_open()
         self._name = name
+        self._tell_link()
 
     def _get_mac(self) -> bytes:
         self._require_open()
@@ -106,7 +155,7 @@ class _Memory(Device):
         self._require_open()
         self._mac_bytes = mac
 
-    def _get_addresses(self) -> list[tuple[bytes, int, bytes | None, bytes | None, bool, int, bool]]:
+    def _get_addresses(self) -> list[AddressTuple]:
         self._require_open()
         return [entry[:] for entry in self._address_list]
 
@@ -118,13 +167,17 @@ class _Memory(Device):
         if any(entry.key == other.key for other in self._address_list):
             raise DeviceBusyError(errno.EEXIST, "the interface has this address already", self._name)
         self._address_list.append(entry)
+        self._tell(("added", entry[:]))
 
     def _remove_address(self, ip: bytes, prefix: int, peer: bytes | None) -> None:
         self._require_open()
         key = (ip, prefix, peer)
-        if not any(entry.key == key for entry in self._address_list):
-            raise TunTapError(errno.EADDRNOTAVAIL, "the interface has no such address", self._name)
-        self._address_list = [entry for entry in self._address_list if entry.key != key]
+        for entry in self._address_list:
+            if entry.key == key:
+                self._address_list.remove(entry)
+                self._tell(("removed", entry[:]))
+                return
+        raise TunTapError(errno.EADDRNOTAVAIL, "the interface has no such address", self._name)
 
     def _set_broadcast(self, broadcast: bytes) -> None:
         self._require_open()
@@ -154,35 +207,56 @@ class _Memory(Device):
         self._counters[first] += packets
         self._counters[first + 2] += size
 
-    def recv(self, timeout: float | None = None) -> bytes:
-        packet = super().recv(timeout)
-        self._count(1, 1, len(packet))
+    def recv(self, timeout: float | None = None, *, event: Event | None = None) -> bytes:
+        packet = super().recv(timeout, event=event)
+        if packet:
+            self._count(1, 1, len(packet))
         return packet
 
-    def recv_into(self, buffer: Writable, timeout: float | None = None) -> int:
-        size = super().recv_into(buffer, timeout)
-        self._count(1, 1, size)
+    def recv_into(
+        self, buffer: Writable, timeout: float | None = None, *, event: Event | None = None
+    ) -> int:  # fmt: skip
+        size = super().recv_into(buffer, timeout, event=event)
+        self._count(1, size > 0, size)
         return size
 
-    def recv_batch(self, batch: _core.Slots, timeout: float | None = None) -> int:
-        count = super().recv_batch(batch, timeout)
+    def recv_vectored(
+        self, buffers: Sequence[Writable], timeout: float | None = None, *, event: Event | None = None
+    ) -> int:
+        size = super().recv_vectored(buffers, timeout, event=event)
+        self._count(1, size > 0, size)
+        return size
+
+    def recv_batch(
+        self, batch: _core.Slots, timeout: float | None = None, *, event: Event | None = None
+    ) -> int:
+        count = super().recv_batch(batch, timeout, event=event)
         if isinstance(batch, PacketBatch):
             self._count(1, count, int(batch.lengths[:count].sum()))
         return count
 
-    def send(self, packet: Readable, timeout: float | None = None) -> int:
+    def send(self, packet: Readable, timeout: float | None = None, *, event: Event | None = None) -> int:
         self._require_up()
         with contextlib.suppress(TypeError, ValueError):  # those are for the compiled path to refuse
             first = memoryview(packet).cast("B")[:1].tolist()  # type: ignore[arg-type]
             if first and not self.closed and not self._takes(first[0]):
                 raise self._refusal()
-        size = super().send(packet, timeout)
-        self._count(0, 1, size)
+        size = super().send(packet, timeout, event=event)
+        self._count(0, size > 0, size)
         return size
 
     def send_batch(
-        self, batch: _core.Slots, timeout: float | None = None, *, start: int = 0, stop: int | None = None
-    ) -> int:
+        self, batch: _core.Slots, timeout: float | None = None, *,
+        start: int = 0, stop: int | None = None, event: Event | None = None,
+    ) -> int:  # fmt: skip
+        stop = self._take_up_to(batch, start, stop)
+        count = super().send_batch(batch, timeout, start=start, stop=stop, event=event)
+        if isinstance(batch, PacketBatch):
+            self._count(0, count, int(batch.lengths[start : start + count].sum()))
+        return count
+
+    def _take_up_to(self, batch: _core.Slots, start: int, stop: int | None) -> int | None:
+        """Where a batch ends for this device: before the first packet that it does not take."""
         self._require_up()
         if isinstance(batch, PacketBatch) and not self.closed:
             last = batch.count if stop is None else stop
@@ -192,11 +266,8 @@ class _Memory(Device):
                 bad = [i for i in range(start, last) if right and not self._takes(int(batch.data[i, 0]))]
                 if bad and bad[0] == start:
                     raise self._refusal()
-                stop = bad[0] if bad else last
-        count = super().send_batch(batch, timeout, start=start, stop=stop)
-        if isinstance(batch, PacketBatch):
-            self._count(0, count, int(batch.lengths[start : start + count].sum()))
-        return count
+                return bad[0] if bad else last
+        return stop
 
 
 class MemoryTun(_Memory, Tun):
@@ -207,19 +278,61 @@ class MemoryTap(_Memory, Tap):
     """A TAP that exists in memory only."""
 
 
+class _AsyncMemory(aio._AsyncDevice, _Memory):  # type: ignore[misc]
+    """Either, asynchronous."""
+
+    async def send_batch(  # type: ignore[override]
+        self, batch: _core.Slots, timeout: float | None = None, *, start: int = 0, stop: int | None = None
+    ) -> int:
+        stop = self._take_up_to(batch, start, stop)
+        count = await super().send_batch(batch, timeout, start=start, stop=stop)
+        if isinstance(batch, PacketBatch):
+            self._count(0, count, int(batch.lengths[start : start + count].sum()))
+        return count
+
+
+class AsyncMemoryTun(_AsyncMemory, aio.Tun, MemoryTun):  # type: ignore[misc]
+    """An asynchronous TUN that exists in memory only."""
+
+
+class AsyncMemoryTap(_AsyncMemory, aio.Tap, MemoryTap):  # type: ignore[misc]
+    """An asynchronous TAP that exists in memory only."""
+
+
+_KINDS: dict[type[Device], type[_Memory]] = {
+    Tun: MemoryTun, Tap: MemoryTap, aio.Tun: AsyncMemoryTun, aio.Tap: AsyncMemoryTap,
+}  # fmt: skip
+
+
+@overload
+def pair(
+    *, mtu: int = 1500, names: tuple[str, str] = ..., offload: bool | Literal["superpackets"] = False
+) -> tuple[Tun, Tun]: ...
+
+
+@overload
+def pair(
+    kind: type[_D],
+    *,
+    mtu: int = 1500,
+    names: tuple[str, str] = ...,
+    offload: bool | Literal["superpackets"] = False,
+) -> tuple[_D, _D]: ...
+
+
 def pair(
     kind: type[Device] = Tun,
     *,
     mtu: int = 1500,
     names: tuple[str, str] = ("mem0", "mem1"),
     offload: bool | Literal["superpackets"] = False,
-) -> tuple[MemoryTun | MemoryTap, MemoryTun | MemoryTap]:
+) -> tuple[Device, Device]:
     """Two connected devices in memory: what one sends the other receives.
 
     Parameters
     ----------
     kind : type, optional
-        `Tun` or `Tap`.
+        `Tun` or `Tap`, of `tuntap` or of `tuntap.aio`.
     mtu : int, optional
         Of both.
     names : tuple of str, optional
@@ -241,8 +354,10 @@ def pair(
     family = getattr(socket, "AF_UNIX", None)
     if family is None:
         raise UnsupportedError(errno.EOPNOTSUPP, "this system has no local datagram sockets")
+    if kind not in _KINDS:
+        raise TypeError(f"a pair is of Tun or Tap, of tuntap or of tuntap.aio, not {kind!r}")
+    made = _KINDS[kind]
     parse_offload(offload)
-    made: type[MemoryTun | MemoryTap] = MemoryTap if issubclass(kind, Tap) else MemoryTun
     one, other = socket.socketpair(family, getattr(socket, "SOCK_SEQPACKET", socket.SOCK_DGRAM))
     try:
         for end in (one, other):

@@ -5,8 +5,8 @@ and the interface is found anew from the descriptor each time (TUNGETIFF), so th
 to another namespace or a namesake elsewhere never leads to the wrong interface.
 """
 from libc.errno cimport (
-    EACCES, EADDRNOTAVAIL, EAFNOSUPPORT, EAGAIN, EBADF, EBADMSG, EBUSY, EEXIST, EFAULT, EINVAL, EIO, EMSGSIZE,
-    ENODEV, ENOENT, ENOTTY, ENXIO, EOPNOTSUPP, EPERM, errno,
+    EACCES, EADDRNOTAVAIL, EAFNOSUPPORT, EAGAIN, EBADF, EBADMSG, EBUSY, EEXIST, EFAULT, EINTR, EINVAL, EIO, EMSGSIZE,
+    ENOBUFS, ENODEV, ENOENT, ENOTTY, ENXIO, EOPNOTSUPP, EPERM, errno,
 )
 from libc.stdint cimport int64_t, intptr_t, uint8_t, uint32_t, uint64_t
 from libc.stdio cimport snprintf
@@ -293,7 +293,6 @@ cdef int open_queue(Handle *handle, Handle *of) noexcept nogil:
     cdef char name[NAME_SIZE]
     cdef int flags = IFF_MULTI_QUEUE | (IFF_TAP if of.layer == LAYER_TAP else IFF_TUN)
     cdef int got
-    cdef intptr_t netns
     cdef int result
     handle_clear(handle)
     handle.owned = 1
@@ -313,16 +312,22 @@ cdef int open_queue(Handle *handle, Handle *of) noexcept nogil:
     if result < 0:
         handle.failed[PATH_CONTROL] = of.failed[PATH_CONTROL]
         return result
-    netns = ioctl(<int> of.io, TUNGETDEVNETNS)      # refused without rights: then it is our own
     result = os_rewake(handle)
     if result == 0:
-        result = open_in(handle, -1 if netns < 0 or realm_of(<int> netns) == own_realm() else netns, True)
-    close_fd(&netns)
+        result = open_beside(handle, of, True)
     if result == 0:
         result = take_queue(handle, name, flags, &got)
     if result == 0 and not is_same_interface(handle, of):
         handle.failed[PATH_CONTROL] = b"ioctl(TUNSETIFF)"
         result = -EAGAIN
+    return result
+
+
+cdef int open_beside(Handle *handle, const Handle *of, bint with_io) noexcept nogil:
+    """The descriptors belong to the namespace of another handle's interface."""
+    cdef intptr_t netns = ioctl(<int> of.io, TUNGETDEVNETNS)      # refused without rights: then it is our own
+    cdef int result = open_in(handle, -1 if netns < 0 or realm_of(<int> netns) == own_realm() else netns, with_io)
+    close_fd(&netns)
     return result
 
 
@@ -444,8 +449,8 @@ cdef intptr_t os_send_parts(Handle *handle, Part *parts, int count) noexcept nog
     return posix_send_parts(handle, parts, count)
 
 
-cdef int os_wait(Handle *handle, int path, int64_t timeout_ns) noexcept nogil:
-    return posix_wait(handle, path, timeout_ns)
+cdef int os_wait(Handle *handle, int path, intptr_t other, int64_t timeout_ns) noexcept nogil:
+    return posix_wait(handle, path, other, timeout_ns)
 
 
 cdef void os_wake(Handle *handle) noexcept nogil:
@@ -1000,6 +1005,98 @@ cdef int os_get_statistics(Handle *handle, uint64_t *values) noexcept nogil:
     return result
 
 
+# --- notifications ---
+
+cdef int os_watch(Handle *handle, Watch *watch) noexcept nogil:
+    cdef sockaddr_nl address
+    cdef Handle beside
+    cdef Link link
+    cdef int tries = 3
+    cdef int result = -EAGAIN
+    watch.io = -1
+    memset(&address, 0, sizeof(address))
+    address.nl_family = AF_NETLINK
+    address.nl_groups = RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR
+    # The interface may move to another namespace meanwhile.
+    while result == -EAGAIN and tries:
+        tries -= 1
+        handle_clear(&beside)
+        result = open_beside(&beside, handle, False)
+        if result == 0 and bind(<int> beside.control[0], <sockaddr *> &address, sizeof(address)) < 0:
+            result = fail(&beside, PATH_CONTROL, b"bind(AF_NETLINK)")
+        if result < 0:
+            handle.failed[PATH_CONTROL] = beside.failed[PATH_CONTROL]
+        else:
+            result = find_link(handle, &link, False)
+        if result == 0 and handle.realm and handle.realm != beside.realm:
+            result = -EAGAIN
+        if result == 0:
+            watch.io = beside.control[0]
+            watch.index = link.index
+            beside.control[0] = -1
+        os_close(&beside)
+    return result
+
+
+cdef int os_next_change(Watch *watch, Change *change) noexcept nogil:
+    cdef uint8_t message[ANSWER_SIZE]
+    cdef ssize_t size
+    cdef int kind = CHANGE_NONE
+    while kind == CHANGE_NONE:
+        size = recv(<int> watch.io, message, sizeof(message), MSG_DONTWAIT)
+        if size >= 0:
+            kind = read_change(watch, message, size, change)
+        elif errno == EAGAIN:
+            break
+        elif errno == ENOBUFS:
+            return CHANGE_LOST
+        elif errno != EINTR:
+            return -errno
+    return kind
+
+
+cdef int read_change(const Watch *watch, const uint8_t *message, ssize_t size, Change *change) noexcept nogil:
+    """What a notification says about the interface; each comes in a message of its own."""
+    cdef const uint8_t *body = message + sizeof(nlmsghdr)
+    cdef uint32_t body_size
+    cdef nlmsghdr header
+    cdef AddressList found
+    cdef Link link
+    if size < <ssize_t> sizeof(header):
+        return CHANGE_NONE
+    memcpy(&header, message, sizeof(header))
+    if header.nlmsg_len < sizeof(header) or <ssize_t> header.nlmsg_len > size:
+        return CHANGE_NONE
+    body_size = header.nlmsg_len - <uint32_t> sizeof(header)
+    memset(change, 0, sizeof(Change))
+    if header.nlmsg_type in (RTM_NEWLINK, RTM_DELLINK):
+        memset(&link, 0, sizeof(link))
+        if visit_link(&header, body, body_size, &link) < 0 or link.index != watch.index:
+            return CHANGE_NONE
+        if body[0] != AF_UNSPEC:          # ifi_family: of a bridge, about its port
+            return CHANGE_NONE
+        if header.nlmsg_type == RTM_DELLINK:
+            return CHANGE_MOVED
+        change.up = (link.flags & IFF_UP) != 0
+        change.running = (link.flags & IFF_RUNNING) != 0
+        change.mtu = <int> link.mtu
+        memcpy(change.name, link.name, NAME_SIZE)
+        return CHANGE_LINK
+    if header.nlmsg_type in (RTM_NEWADDR, RTM_DELADDR):
+        found.index = watch.index
+        found.addresses = &change.address
+        found.capacity = 1
+        found.count = 0
+        if visit_address(&header, body, body_size, &found) < 0 or found.count != 1:
+            return CHANGE_NONE
+        return CHANGE_ADDRESS_ADDED if header.nlmsg_type == RTM_NEWADDR else CHANGE_ADDRESS_REMOVED
+    return CHANGE_NONE
+
+
+cdef void os_unwatch(Watch *watch) noexcept nogil:
+    close_fd(&watch.io)
+
+
 # --- the system ---
 
 cdef uint64_t os_capabilities() noexcept nogil:
@@ -1008,7 +1105,7 @@ cdef uint64_t os_capabilities() noexcept nogil:
         <uint64_t> 1 << CAN_RENAME | <uint64_t> 1 << CAN_SET_MAC | <uint64_t> 1 << CAN_SET_BROADCAST
         | <uint64_t> 1 << CAN_SET_ADDRESSES | <uint64_t> 1 << CAN_OPEN_IN_NETNS | <uint64_t> 1 << CAN_TAP
         | <uint64_t> 1 << CAN_TUN | <uint64_t> 1 << CAN_PEER_ADDRESS | <uint64_t> 1 << CAN_STATISTICS
-        | <uint64_t> 1 << CAN_METRIC | <uint64_t> 1 << CAN_MULTI_QUEUE
+        | <uint64_t> 1 << CAN_METRIC | <uint64_t> 1 << CAN_MULTI_QUEUE | <uint64_t> 1 << CAN_WATCH
     )
 
 

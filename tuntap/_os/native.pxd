@@ -21,7 +21,8 @@ cdef enum:
     LAYER_TAP = 2
     LAYER_TUN = 3
 
-# The three ways into a handle, each with its own lock in `_core`, and its own `failed` name.
+# The three ways into a handle, each with its own lock in `_core`, and its own `failed` name.  Waiting on
+# PATH_CONTROL is waiting for a wake-up alone.
 cdef enum:
     PATH_RECV = 0
     PATH_SEND = 1
@@ -82,6 +83,7 @@ cdef enum:
     CAN_STATISTICS = 24
     CAN_METRIC = 25
     CAN_MULTI_QUEUE = 26
+    CAN_WATCH = 27
 
 # What the kernel's driver offers: bit numbers of os_features.
 cdef enum:
@@ -169,6 +171,27 @@ cdef struct Address:
     int no_route              # do not add the route to the subnet
     uint32_t metric           # of that route; 0 for the default
 
+# What a Watch tells of an interface.
+cdef enum:
+    CHANGE_NONE = 0           # nothing more for now
+    CHANGE_LINK = 1           # the link as it is now
+    CHANGE_ADDRESS_ADDED = 2
+    CHANGE_ADDRESS_REMOVED = 3
+    CHANGE_MOVED = 4          # it left, by deletion or for another namespace
+    CHANGE_LOST = 5           # the OS dropped notifications: ask for everything anew
+
+cdef struct Change:
+    int up
+    int running
+    int mtu
+    char name[16]
+    Address address
+
+# The notifications of the OS about one interface.
+cdef struct Watch:
+    intptr_t io               # readable when there are some; -1 if closed
+    int index
+
 # Life.  os_open, os_adopt and os_inspect fill a handle; after a failure nothing is left open.
 cdef int os_open(Handle *handle, const OpenRequest *request) noexcept nogil
 # One more queue of the interface that `of` has a queue of, opened in the same way.
@@ -187,10 +210,11 @@ cdef int os_send(Handle *handle, SlotView *slots, int start, int stop, int *erro
 cdef intptr_t os_recv_parts(Handle *handle, Part *parts, int count) noexcept nogil
 cdef intptr_t os_send_parts(Handle *handle, Part *parts, int count) noexcept nogil
 
-# Waiting.  os_wait returns 1 when `path` is ready or broken or the handle was woken, 0 after
-# timeout_ns (-1: never), -EINTR after a signal.  A wake-up stays until os_unwake takes it back;
-# os_rewake gives the handle, after a fork, what it must not share with the parent.
-cdef int os_wait(Handle *handle, int path, int64_t timeout_ns) noexcept nogil
+# Waiting.  os_wait returns 1 when `path` is ready or broken, the descriptor `other` (-1: none) is readable
+# or the handle was woken, 0 after timeout_ns (-1: never), -EINTR after a signal.  A wake-up stays until
+# os_unwake takes it back; os_rewake gives the handle, after a fork, what it must not share with the
+# parent, and makes a cleared handle one that can be woken and no more.
+cdef int os_wait(Handle *handle, int path, intptr_t other, int64_t timeout_ns) noexcept nogil
 cdef void os_wake(Handle *handle) noexcept nogil
 cdef void os_unwake(Handle *handle) noexcept nogil
 cdef int os_rewake(Handle *handle) noexcept nogil
@@ -207,6 +231,12 @@ cdef int os_add_address(Handle *handle, const Address *address) noexcept nogil
 cdef int os_remove_address(Handle *handle, const Address *address) noexcept nogil
 cdef int os_set_broadcast(Handle *handle, const uint8_t *broadcast) noexcept nogil
 cdef int os_get_statistics(Handle *handle, uint64_t *values) noexcept nogil
+
+# Notifications.  os_watch opens them for the interface as it is now; os_next_change never waits, and returns a
+# Change number or -errno.
+cdef int os_watch(Handle *handle, Watch *watch) noexcept nogil
+cdef int os_next_change(Watch *watch, Change *change) noexcept nogil
+cdef void os_unwatch(Watch *watch) noexcept nogil
 
 # The system.
 cdef uint64_t os_capabilities() noexcept nogil

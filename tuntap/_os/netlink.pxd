@@ -8,6 +8,9 @@ cdef extern from "<sys/socket.h>" nogil:
     int socket(int family, int kind, int protocol)
     ssize_t send(int fd, const void *data, size_t size, int flags)
     ssize_t recv(int fd, void *buffer, size_t size, int flags)
+    struct sockaddr:
+        pass
+    int bind(int fd, const sockaddr *address, unsigned int size)
 
 cdef extern from "<linux/netlink.h>" nogil:
     enum: NETLINK_ROUTE, NLM_F_REQUEST, NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_MULTI
@@ -20,9 +23,13 @@ cdef extern from "<linux/netlink.h>" nogil:
         uint32_t nlmsg_pid
     struct nlmsgerr:
         int error
+    struct sockaddr_nl:
+        unsigned short nl_family
+        uint32_t nl_groups
 
 cdef extern from "<linux/rtnetlink.h>" nogil:
     enum: RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK, RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR
+    enum: RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR
     struct rtattr:
         uint16_t rta_len
         uint16_t rta_type

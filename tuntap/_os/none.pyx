@@ -72,8 +72,8 @@ cdef intptr_t os_send_parts(Handle *handle, Part *parts, int count) noexcept nog
     return posix_send_parts(handle, parts, count)
 
 
-cdef int os_wait(Handle *handle, int path, int64_t timeout_ns) noexcept nogil:
-    return posix_wait(handle, path, timeout_ns)
+cdef int os_wait(Handle *handle, int path, intptr_t other, int64_t timeout_ns) noexcept nogil:
+    return posix_wait(handle, path, other, timeout_ns)
 
 
 cdef void os_wake(Handle *handle) noexcept nogil:
@@ -130,6 +130,19 @@ cdef int os_set_broadcast(Handle *handle, const uint8_t *broadcast) noexcept nog
 
 cdef int os_get_statistics(Handle *handle, uint64_t *values) noexcept nogil:
     return unsupported(handle)
+
+
+cdef int os_watch(Handle *handle, Watch *watch) noexcept nogil:
+    watch.io = -1
+    return unsupported(handle)
+
+
+cdef int os_next_change(Watch *watch, Change *change) noexcept nogil:
+    return CHANGE_NONE
+
+
+cdef void os_unwatch(Watch *watch) noexcept nogil:
+    pass
 
 
 cdef uint64_t os_capabilities() noexcept nogil:

@@ -119,20 +119,22 @@ cdef inline int ready(int fd, int path) noexcept nogil:
     return poll(&entry, 1, 0) != 0
 
 
-cdef inline int posix_wait(Handle *handle, int path, int64_t timeout_ns) noexcept nogil:
-    """os_wait by poll(2), which rounds the time up to whole milliseconds."""
-    cdef pollfd entries[2]
+cdef inline int posix_wait(Handle *handle, int path, intptr_t other, int64_t timeout_ns) noexcept nogil:
+    """os_wait by poll(2), which rounds the time up to whole milliseconds and passes over a descriptor of -1."""
+    cdef pollfd entries[3]
     cdef int64_t milliseconds = -1
     cdef int count
-    entries[0].fd = <int> handle.io
+    entries[0].fd = <int> handle.io if path != PATH_CONTROL else -1
     entries[0].events = POLLIN if path == PATH_RECV else POLLOUT
     entries[1].fd = <int> handle.wake[0]
     entries[1].events = POLLIN
+    entries[2].fd = <int> other
+    entries[2].events = POLLIN
     if timeout_ns >= 0:
         milliseconds = timeout_ns // 1000000 + (1 if timeout_ns % 1000000 else 0)
         if milliseconds > 0x7fffffff:
             milliseconds = 0x7fffffff
-    count = poll(entries, 2, <int> milliseconds)
+    count = poll(entries, 3, <int> milliseconds)
     if count < 0:
         return fail(handle, path, b"poll")
     return 1 if count > 0 else 0

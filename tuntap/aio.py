@@ -1,0 +1,398 @@
+"""Devices for asyncio, loops that are like it (uvloop), and trio: the calls that wait are coroutines.
+
+A call looks first and waits only if there is nothing.  Several tasks may wait on one device, also in
+several loops: those of a loop are served in the order they came, and each packet goes to exactly one.  A
+call that is cancelled or whose time is over has received nothing.  All else is as in `tuntap.Tun`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
+
+from tuntap import _core, _device
+from tuntap._errors import ClosedError, DeviceGoneError, InterruptError, PacketError
+from tuntap._events import EventSource, LinkEvent
+from tuntap._loops import Registry, current_waits, running_trio, sleep, time_of_loop
+from tuntap._transport import PacketTransport
+from tuntap.framed import Codec, Reading, Writing
+
+if TYPE_CHECKING:
+    from tuntap._core import Readable, Writable
+
+__all__ = [
+    "Events",
+    "Framed",
+    "FramedReader",
+    "FramedWriter",
+    "PacketTransport",
+    "Queue",
+    "Tap",
+    "Tun",
+    "create_tap_endpoint",
+    "create_tun_endpoint",
+]
+
+_T = TypeVar("_T")
+_P = TypeVar("_P", bound=asyncio.DatagramProtocol)
+_SHARE = 0.001  # seconds that calls which need not wait may keep other tasks waiting
+
+
+class _Async(_device.Queue):
+    """What receives and sends without blocking; in front of a class of `tuntap` it makes it asynchronous."""
+
+    _loops: Registry
+    _rest_at = 0.0  # when to give other tasks a turn
+    _link_may_be_off = False
+
+    def _registry(self) -> Registry:
+        registry: Registry = vars(self).setdefault("_loops", {})
+        return registry
+
+    async def _until(
+        self, path: str, timeout: float | None, attempt: Callable[..., _T], *arguments: object
+    ) -> _T:
+        """What an attempt that does not wait answers once it has something to answer."""
+        timeout = _core.seconds(timeout)
+        await self._give_way()
+        result = attempt(*arguments, _core.NO_WAIT)
+        if not result:
+            if timeout == 0:
+                raise _core.timed_out(path)
+            deadline = None if timeout is None else time_of_loop() + timeout
+            while not result:
+                await self._wait(path, self.fileno(), deadline)
+                result = attempt(*arguments, _core.NO_WAIT)
+        return result
+
+    async def _wait(self, path: str, fd: int, deadline: float | None) -> None:
+        """Until there may be something to do; TimeoutError at the deadline."""
+        self._must_be_open()
+        waits = current_waits(self, self._registry())
+        if not await waits.wait(path, fd, deadline):
+            raise _core.timed_out(path)
+        self._rest_at = time.monotonic() + _SHARE
+
+    async def _give_way(self) -> None:
+        """A task that never has to wait must not keep the others waiting, nor be deaf to its cancellation."""
+        trio = running_trio()
+        if trio is not None:
+            await trio.lowlevel.checkpoint()
+        elif time.monotonic() >= self._rest_at:
+            await asyncio.sleep(0)
+            self._rest_at = time.monotonic() + _SHARE
+
+    # Each is as in `tuntap.Tun`; only `event=` is left out, tasks being cancelled instead.
+
+    async def recv(self, timeout: float | None = None) -> bytes:  # type: ignore[override]
+        """Receive one packet; see `tuntap.Tun.recv`."""
+        return await self._until("recv", timeout, super().recv)
+
+    async def recv_into(self, buffer: Writable, timeout: float | None = None) -> int:  # type: ignore[override]
+        """Receive one packet into a buffer; see `tuntap.Tun.recv_into`."""
+        return await self._until("recv", timeout, super().recv_into, buffer)
+
+    async def recv_vectored(  # type: ignore[override]
+        self, buffers: Sequence[Writable], timeout: float | None = None
+    ) -> int:
+        """Receive one packet into several buffers; see `tuntap.Tun.recv_vectored`."""
+        return await self._until("recv", timeout, super().recv_vectored, buffers)
+
+    async def recv_batch(self, batch: _core.Slots, timeout: float | None = None) -> int:  # type: ignore[override]
+        """Receive what is there, at least one packet; see `tuntap.Tun.recv_batch`."""
+        return await self._until("recv", timeout, super().recv_batch, batch)
+
+    async def send(self, packet: Readable, timeout: float | None = None) -> int:  # type: ignore[override]
+        """Send one packet; see `tuntap.Tun.send`."""
+        return await self._until("send", timeout, super().send, packet)
+
+    async def send_vectored(  # type: ignore[override]
+        self, buffers: Sequence[Readable], timeout: float | None = None
+    ) -> int:
+        """Send one packet that lies in several buffers; see `tuntap.Tun.send_vectored`."""
+        return await self._until("send", timeout, super().send_vectored, buffers)
+
+    async def send_batch(  # type: ignore[override]
+        self, batch: _core.Slots, timeout: float | None = None, *, start: int = 0, stop: int | None = None
+    ) -> int:
+        """Send the packets of a batch in order; see `tuntap.Tun.send_batch`.
+
+        Cancelled while it waits for room, it may have sent some of them.
+        """
+        timeout = _core.seconds(timeout)
+        deadline = None if timeout is None else time_of_loop() + timeout
+        await self._give_way()
+        rest = self._begin_send(batch, start, stop)
+        while not rest.send():
+            try:
+                if timeout == 0:
+                    raise _core.timed_out("send")
+                await self._wait("send", self.fileno(), deadline)
+            except (TimeoutError, ClosedError):
+                if not rest.sent:
+                    raise
+                break
+            except InterruptError:
+                if not rest.sent:
+                    raise
+                self._latch()  # for the next call that would wait
+                break
+        return rest.sent
+
+    async def wait_readable(self, timeout: float | None = None) -> None:  # type: ignore[override]
+        """Wait until a receive need not wait; see `tuntap.Tun.wait_readable`."""
+        await self._until("recv", timeout, self._ready, "recv")
+
+    async def wait_writable(self, timeout: float | None = None) -> None:  # type: ignore[override]
+        """Wait until the device takes a packet; see `tuntap.Tun.wait_writable`."""
+        await self._until("send", timeout, self._ready, "send")
+
+    def _send_now(self, packet: Readable) -> int:
+        """What send() answers; 0 if it would have to wait."""
+        return super().send(packet, _core.NO_WAIT)
+
+    def interrupt(self) -> None:
+        super().interrupt()
+        self._wake()
+
+    def shutdown(self) -> None:
+        super().shutdown()
+        self._wake()
+
+    def _wake(self) -> None:
+        for waits in self._registry().copy().values():
+            waits.wake_soon()
+
+    def close(self) -> None:
+        """As `tuntap.Tun.close`; tasks that wait in this loop or in another end with `ClosedError`.
+
+        Another loop that waits lets go of the descriptor when it comes to it, and the interface goes then.
+        """
+        super().close()
+        for waits in self._registry().copy().values():
+            waits.release()
+
+    async def aclose(self) -> None:
+        """The same as close()."""
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *unused: object) -> None:
+        self.close()
+
+    def __aiter__(self) -> Self:
+        """The packets, until the device is closed or shut down."""
+        return self
+
+    async def __anext__(self) -> bytes:
+        try:
+            return await self.recv()
+        except ClosedError:
+            raise StopAsyncIteration from None
+
+    def _after_fork(self) -> None:
+        for waits in self._registry().values():
+            waits.forget()
+        self._registry().clear()
+        super()._after_fork()
+
+
+class Queue(_Async, _device.Queue):
+    """One of the queues of an asynchronous device."""
+
+
+class Events(EventSource):
+    """Asynchronous iterator over what happens to the interface of a device, from its making on.
+
+    It ends when the device is closed or shut down, and after "gone".
+    """
+
+    _device: _AsyncDevice
+
+    async def get(self, timeout: float | None = None) -> LinkEvent:
+        """Wait for the next event; see `tuntap.Events.get`."""
+        timeout = _core.seconds(timeout)
+        deadline = None if timeout is None else time_of_loop() + timeout
+        await self._device._give_way()
+        while (event := self._next()) is None:
+            if timeout == 0:
+                raise _core.timed_out("events")
+            await self._device._wait("events", self.fileno(), deadline)
+        return event
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> LinkEvent:
+        try:
+            return await self.get()
+        except (ClosedError, DeviceGoneError):
+            raise StopAsyncIteration from None
+
+
+class _AsyncDevice(_Async, _device.Device):
+    """What an asynchronous `Tun` and `Tap` have in common."""
+
+    _queue_type = Queue
+
+    def events(self) -> Events:  # type: ignore[override]
+        """What happens to the interface from now on; see `tuntap.Tun.events`."""
+        return Events(self)
+
+    def _await_link(self) -> None:
+        self._link_may_be_off = True  # the loop must not wait here: `__aenter__` does
+
+    async def __aenter__(self) -> Self:
+        deadline = time.monotonic() + _device.LINK_PATIENCE
+        while self._link_may_be_off and self.is_up and not self.is_running and time.monotonic() < deadline:
+            await sleep(0.005)
+        self._link_may_be_off = False
+        return self
+
+
+class Tun(_AsyncDevice, _device.Tun):
+    __doc__ = "An asynchronous TUN interface; see `tuntap.Tun` for its settings."
+
+
+class Tap(_AsyncDevice, _device.Tap):
+    __doc__ = "An asynchronous TAP interface; see `tuntap.Tap` for its settings."
+
+
+async def create_tun_endpoint(
+    protocol_factory: Callable[[], _P],
+    name: str | None = None,
+    *,
+    device: Tun | None = None,
+    **settings: Any,  # noqa: ANN401
+) -> tuple[PacketTransport, _P]:
+    """Open a TUN and connect it to a protocol, as ``loop.create_datagram_endpoint`` does with a socket.
+
+    Parameters
+    ----------
+    protocol_factory : callable
+        Makes a `asyncio.DatagramProtocol`.  Its ``datagram_received(data, addr)`` gets each packet as
+        bytes, and None; ``error_received`` what the device refuses; ``connection_lost`` None after
+        close(), or `DeviceGoneError`.
+    name : str, optional
+        Of the interface.
+    device : aio.Tun, optional
+        One that is open; it belongs to the transport from now on.
+    **settings
+        As for `tuntap.Tun`.
+
+    Returns
+    -------
+    transport : PacketTransport
+        Closing it closes the device.
+    protocol
+        What `protocol_factory` made.
+    """
+    return await _connect(protocol_factory, device or Tun(name, **settings))
+
+
+async def create_tap_endpoint(
+    protocol_factory: Callable[[], _P],
+    name: str | None = None,
+    *,
+    device: Tap | None = None,
+    **settings: Any,  # noqa: ANN401
+) -> tuple[PacketTransport, _P]:
+    """Open a TAP and connect it to a protocol; see `create_tun_endpoint`."""
+    return await _connect(protocol_factory, device or Tap(name, **settings))
+
+
+async def _connect(protocol_factory: Callable[[], _P], device: Tun | Tap) -> tuple[PacketTransport, _P]:
+    async with contextlib.AsyncExitStack() as undo:
+        await undo.enter_async_context(device)
+        protocol = protocol_factory()
+        transport = PacketTransport(asyncio.get_running_loop(), device, protocol)
+        undo.callback(transport.abort)
+        protocol.connection_made(transport)
+        undo.pop_all()
+    return transport, protocol
+
+
+class FramedReader(Reading[_T]):
+    """Receives objects; see `tuntap.framed.FramedReader`."""
+
+    _device: _Async
+
+    async def recv(self, timeout: float | None = None) -> _T:
+        """Receive one object."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while (item := self._decoded()) is None:
+            await self._device.recv_batch(self._batch, timeout)
+            if deadline is not None:
+                timeout = max(deadline - time.monotonic(), 0)
+        return item
+
+    def __aiter__(self) -> Self:
+        """The objects, until the device is closed or shut down."""
+        return self
+
+    async def __anext__(self) -> _T:
+        try:
+            return await self.recv()
+        except ClosedError:
+            raise StopAsyncIteration from None
+
+
+class FramedWriter(Writing[_T]):
+    """Sends objects; see `tuntap.framed.FramedWriter`."""
+
+    _device: _Async
+
+    async def send(self, item: _T, timeout: float | None = None) -> None:
+        """Send one object, and what was fed before it."""
+        await self.feed(item, timeout)
+        await self.flush(timeout)
+
+    async def feed(self, item: _T, timeout: float | None = None) -> None:
+        """Keep an object to be sent; those kept go first if there is no room for more."""
+        if self._is_full():
+            await self.flush(timeout)
+        self._encode(item)
+
+    async def flush(self, timeout: float | None = None) -> None:
+        """Send everything that was fed."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while self.pending:
+            try:
+                self._note_sent(await self._device.send_batch(self._batch, timeout, start=self._sent))
+            except PacketError:
+                self._note_sent(1)
+                raise
+            if deadline is not None:
+                timeout = max(deadline - time.monotonic(), 0)
+
+
+class Framed(Generic[_T]):
+    """Receives and sends objects; see `tuntap.framed.Framed`."""
+
+    def __init__(self, device: Queue | Tun | Tap, codec: Codec[_T], capacity: int = 64) -> None:
+        self.device = device
+        self.reader = FramedReader(device, codec, capacity)
+        self.writer = FramedWriter(device, codec, capacity)
+        self.recv = self.reader.recv
+        self.send = self.writer.send
+        self.feed = self.writer.feed
+        self.flush = self.writer.flush
+
+    def split(self) -> tuple[FramedReader[_T], FramedWriter[_T]]:
+        """Both halves, with whatever they have received and not yet sent."""
+        return self.reader, self.writer
+
+    def __aiter__(self) -> FramedReader[_T]:
+        """The objects, until the device is closed or shut down."""
+        return self.reader
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *unused: object) -> None:
+        self.device.close()
