@@ -27,6 +27,7 @@ SOURCES = {
     "tuntap._kernels.gso": "tuntap/_kernels/gso.pyx",
     "tuntap._offload": "tuntap/_offload.pyx",
     "tuntap._os.native": f"tuntap/_os/{core}.pyx",
+    "tuntap._turns": "tuntap/_turns.pyx",
 }
 
 extensions = [

@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 EVERYWHERE = [
     "tuntap/_core.pyx",
     "tuntap/_offload.pyx",
+    "tuntap/_turns.pyx",
     *(str(path.relative_to(ROOT)) for path in sorted((ROOT / "tuntap/_kernels").glob("*.pyx"))),
 ]
 LINUX = [f"{cpu}-linux-{libc}" for cpu in ("x86_64", "aarch64") for libc in ("gnu", "musl")]

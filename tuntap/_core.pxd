@@ -31,6 +31,7 @@ cdef class Port:
     cdef Offload *offload           # NULL unless packets have a virtio-net header
     cdef SuperPacketTypes types     # shared by the queues of a device
     cdef char label[64]             # the name in messages; empty before the first use
+    cdef readonly dict _loops       # of each event loop that has a task waiting here, its `Waits`
     cdef object __weakref__
 
     # One lock per path serialises what the OS core does there; `handle` is valid under any of them.
@@ -51,6 +52,7 @@ cdef class Port:
     cdef unsigned int epoch         # counts wake-ups
     cdef unsigned int interrupts    # and those of them that are interrupts
     cdef bint has_segments          # `pending` is not 0; under recv_lock, too
+    cdef bint tasks_want_to_know    # that there are segments
     cdef bint latched               # an interrupt that found nobody waiting
     cdef bint is_shut
     cdef bint is_closed             # closing or closed
@@ -60,8 +62,11 @@ cdef class Port:
     cdef set_label(self, str label)
     cdef void wake_waiters(self) noexcept nogil
     cdef void release(self) noexcept nogil
+    cdef int begin_wait(self, int path, unsigned int *interrupts) noexcept nogil
+    cdef int end_wait(self, unsigned int interrupts) noexcept nogil
     cdef int may_wait(self, int path) noexcept nogil
     cdef bint wait_ready(self, int path, object timeout, Event event) except -1
+    cdef tell_tasks(self)
     cdef void note_segments(self, bint are_there) noexcept nogil
     cdef int receive(self, SlotView *slots, int stop) noexcept nogil
     cdef int receive_in_time(

@@ -54,7 +54,7 @@ cdef enum:
 
 # In place of a timeout: do not wait, and answer None or 0 instead of raising TimeoutError.
 NO_WAIT = object()
-PATH_NAMES = ("recv", "send", "events")
+RECV, SEND, EVENTS = PATH_RECV, PATH_SEND, PATH_CONTROL      # what to wait for
 
 PACKET_MAX = LARGEST_PACKET
 MTU_MIN = 68                          # RFC 791: what every IPv4 link carries
@@ -368,10 +368,9 @@ cdef class Event:
             result = os_rewake(&self.handle)
         if result < 0:
             raise describe(PATH_CONTROL, -result, self.handle.failed[PATH_CONTROL], "")
-        _forkers[id(self)] = weakref.ref(self)
+        _forkers.add(self)
 
     def __dealloc__(self):
-        _forkers.pop(id(self), None)
         os_close(&self.handle)
 
     def set(self, int32_t value=1):
@@ -508,6 +507,7 @@ cdef class Port:
         handle_clear(&self.handle)
         self.label[0] = 0
         self.is_closed = True
+        self._loops = {}
         self.idle = PyThread_allocate_lock()
         if self.idle == NULL:
             raise MemoryError()
@@ -670,7 +670,7 @@ cdef class Port:
         self.handle = handle[0]
         self.set_label(label or "a new device")
         self.is_closed = False
-        _forkers[id(self)] = weakref.ref(self)
+        _forkers.add(self)
 
     @property
     def closed(self):
@@ -745,7 +745,6 @@ cdef class Port:
             if not later:
                 self.release()
             give(&self.close_lock)
-        _forkers.pop(id(self), None)
 
     cdef void release(self) noexcept nogil:
         """Give up what the port holds; nobody waits any more."""
@@ -765,35 +764,42 @@ cdef class Port:
     # A task of an event loop waits without a thread: its loop has the descriptor registered, which must
     # not be closed before the loop has let go of it.
 
-    def _begin_wait(self, str path):
-        """Note that a task is about to wait; for `_end_wait`.  None if it need not."""
-        cdef int number = PATH_NAMES.index(path)
+    cdef int begin_wait(self, int path, unsigned int *interrupts) noexcept nogil:
+        """Note that a task is about to wait; WOULD_WAIT, or why it does not."""
         cdef int outcome
+        take(&self.state_lock)
+        outcome = self.may_wait(path)
+        if outcome == WOULD_WAIT:
+            self.tasks += 1
+            interrupts[0] = self.interrupts
+        give(&self.state_lock)
+        return outcome
+
+    cdef int end_wait(self, unsigned int interrupts) noexcept nogil:
+        """The wait is over; WOULD_WAIT, or what ended it."""
+        cdef int outcome = WOULD_WAIT
+        take(&self.state_lock)
+        self.tasks -= 1
+        if self.is_closed:
+            outcome = IS_CLOSED
+        elif self.is_shut:
+            outcome = IS_SHUT
+        elif self.interrupts != interrupts:
+            outcome = IS_INTERRUPTED
+        give(&self.state_lock)
+        return outcome
+
+    def _begin_wait(self, int path):
+        """For `_end_wait`; None if the task need not wait."""
         cdef unsigned int interrupts = 0
-        with nogil:
-            take(&self.state_lock)
-            outcome = self.may_wait(number)
-            if outcome == WOULD_WAIT:
-                self.tasks += 1
-                interrupts = self.interrupts
-            give(&self.state_lock)
+        cdef int outcome = self.begin_wait(path, &interrupts)
         if outcome < 0:
-            raise self.failure(number, outcome, b"")
+            raise self.failure(path, outcome, b"")
         return interrupts if outcome == WOULD_WAIT else None
 
     def _end_wait(self, unsigned int interrupts):
-        """The wait is over; answers the error that ended it, or None."""
-        cdef int outcome = WOULD_WAIT
-        with nogil:
-            take(&self.state_lock)
-            self.tasks -= 1
-            if self.is_closed:
-                outcome = IS_CLOSED
-            elif self.is_shut:
-                outcome = IS_SHUT
-            elif self.interrupts != interrupts:
-                outcome = IS_INTERRUPTED
-            give(&self.state_lock)
+        """What ended the wait, or None."""
+        cdef int outcome = self.end_wait(interrupts)
         return self.failure(PATH_RECV, outcome, b"") if outcome < 0 else None
 
     def _hold(self):
@@ -1158,9 +1164,9 @@ cdef class Port:
         """
         self.wait_ready(PATH_SEND, timeout, event)
 
-    def _ready(self, str path, timeout):
+    def _ready(self, int path, timeout):
         """Either of these; False if it would wait and the timeout is NO_WAIT."""
-        return self.wait_ready(PATH_NAMES.index(path), timeout, None)
+        return self.wait_ready(path, timeout, None)
 
     cdef bint wait_ready(self, int path, object timeout, Event event) except -1:
         """True, or False only with NO_WAIT."""
@@ -1178,7 +1184,7 @@ cdef class Port:
             if outcome == 0 and left == 0:
                 if timeout is NO_WAIT:
                     return False
-                raise timed_out(PATH_NAMES[path])
+                raise timed_out(path)
             if outcome < 0:
                 self.settle(path, outcome, deadline, other)
             left = time_left(deadline)
@@ -1233,6 +1239,8 @@ cdef class Port:
                 raise self.failure(PATH_RECV, IS_SET, b"")
             with nogil:
                 outcome = self.receive_in_time(slots, stop, timeout_ns, other)
+            if self.tasks_want_to_know:
+                self.tell_tasks()
             if outcome > 0:
                 return outcome
             if outcome == WOULD_WAIT and timeout is NO_WAIT:
@@ -1295,9 +1303,16 @@ cdef class Port:
         """The descriptor does not show segments that wait in memory: who waits for it is told."""
         take(&self.state_lock)
         self.has_segments = are_there
-        if are_there and self.waiters and not self.is_closed:
+        if are_there and not self.is_closed:
             self.wake_waiters()
+            self.tasks_want_to_know = self.tasks > 0
         give(&self.state_lock)
+
+    cdef tell_tasks(self):
+        """Let the tasks that wait look again."""
+        self.tasks_want_to_know = False
+        for waits in self._loops.copy().values():
+            waits.wake_soon()
 
     cdef int transmit(self, SlotView *slots, int start, int stop, uint64_t *call) noexcept nogil:
         """Move what the device takes; send_lock is held."""
@@ -1391,7 +1406,7 @@ cdef class Port:
             if remaining == 0:
                 if partial:
                     return 1
-                raise timed_out(PATH_NAMES[path])
+                raise timed_out(path)
             with nogil:
                 outcome = self.wait(path, remaining, other)
             if outcome >= 0:
@@ -1656,11 +1671,11 @@ def seconds(timeout):
     return None if duration < 0 else duration / 1e9
 
 
-def timed_out(str path):
+def timed_out(int path):
     """The error of a call whose time is over."""
-    if path == "recv":
+    if path == PATH_RECV:
         return TimeoutError(ETIMEDOUT, "nothing to receive in time")
-    return TimeoutError(ETIMEDOUT, "no room to send in time" if path == "send" else "nothing happened in time")
+    return TimeoutError(ETIMEDOUT, "no room to send in time" if path == PATH_SEND else "nothing happened in time")
 
 
 cdef tuple address_tuple(const Address *address):
@@ -1937,15 +1952,13 @@ cdef void write_item(
         packet = window.next[packet]
 
 
-# Weak references by id to what the child of a fork must not share with its parent.
-_forkers = {}
+# What the child of a fork must not share with its parent.
+_forkers = weakref.WeakSet()
 
 
 def _after_fork_in_child():
-    for reference in list(_forkers.values()):
-        forker = reference()
-        if forker is not None:
-            forker._after_fork()
+    for forker in _forkers.copy():
+        forker._after_fork()
 
 
 if hasattr(os, "register_at_fork"):

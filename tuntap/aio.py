@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 from tuntap import _core, _device
 from tuntap._errors import ClosedError, DeviceGoneError, InterruptError, PacketError
 from tuntap._events import EventSource, LinkEvent
-from tuntap._loops import Registry, current_waits, running_trio, sleep, time_of_loop
+from tuntap._loops import call, sleep
 from tuntap._transport import PacketTransport
+from tuntap._turns import has_share
 from tuntap.framed import Codec, Reading, Writing
 
 if TYPE_CHECKING:
@@ -38,82 +39,46 @@ __all__ = [
 
 _T = TypeVar("_T")
 _P = TypeVar("_P", bound=asyncio.DatagramProtocol)
-_SHARE = 0.001  # seconds that calls which need not wait may keep other tasks waiting
 
 
 class _Async(_device.Queue):
     """What receives and sends without blocking; in front of a class of `tuntap` it makes it asynchronous."""
 
-    _loops: Registry
-    _rest_at = 0.0  # when to give other tasks a turn
-    _link_may_be_off = False
-
-    def _registry(self) -> Registry:
-        registry: Registry = vars(self).setdefault("_loops", {})
-        return registry
-
-    async def _until(
-        self, path: str, timeout: float | None, attempt: Callable[..., _T], *arguments: object
-    ) -> _T:
-        """What an attempt that does not wait answers once it has something to answer."""
-        timeout = _core.seconds(timeout)
-        await self._give_way()
-        result = attempt(*arguments, _core.NO_WAIT)
-        if not result:
-            if timeout == 0:
-                raise _core.timed_out(path)
-            deadline = None if timeout is None else time_of_loop() + timeout
-            while not result:
-                await self._wait(path, self.fileno(), deadline)
-                result = attempt(*arguments, _core.NO_WAIT)
-        return result
-
-    async def _wait(self, path: str, fd: int, deadline: float | None) -> None:
-        """Until there may be something to do; TimeoutError at the deadline."""
-        self._must_be_open()
-        waits = current_waits(self, self._registry())
-        if not await waits.wait(path, fd, deadline):
-            raise _core.timed_out(path)
-        self._rest_at = time.monotonic() + _SHARE
-
-    async def _give_way(self) -> None:
-        """A task that never has to wait must not keep the others waiting, nor be deaf to its cancellation."""
-        trio = running_trio()
-        if trio is not None:
-            await trio.lowlevel.checkpoint()
-        elif time.monotonic() >= self._rest_at:
-            await asyncio.sleep(0)
-            self._rest_at = time.monotonic() + _SHARE
-
     # Each is as in `tuntap.Tun`; only `event=` is left out, tasks being cancelled instead.
 
     async def recv(self, timeout: float | None = None) -> bytes:  # type: ignore[override]
         """Receive one packet; see `tuntap.Tun.recv`."""
-        return await self._until("recv", timeout, super().recv)
+        if timeout is None and has_share() and (packet := super().recv(_core.NO_WAIT)):
+            return packet
+        return await call(self, _core.RECV, timeout, super().recv, _core.NO_WAIT)
 
     async def recv_into(self, buffer: Writable, timeout: float | None = None) -> int:  # type: ignore[override]
         """Receive one packet into a buffer; see `tuntap.Tun.recv_into`."""
-        return await self._until("recv", timeout, super().recv_into, buffer)
+        return await call(self, _core.RECV, timeout, super().recv_into, buffer, _core.NO_WAIT)
 
     async def recv_vectored(  # type: ignore[override]
         self, buffers: Sequence[Writable], timeout: float | None = None
     ) -> int:
         """Receive one packet into several buffers; see `tuntap.Tun.recv_vectored`."""
-        return await self._until("recv", timeout, super().recv_vectored, buffers)
+        return await call(self, _core.RECV, timeout, super().recv_vectored, buffers, _core.NO_WAIT)
 
     async def recv_batch(self, batch: _core.Slots, timeout: float | None = None) -> int:  # type: ignore[override]
         """Receive what is there, at least one packet; see `tuntap.Tun.recv_batch`."""
-        return await self._until("recv", timeout, super().recv_batch, batch)
+        if timeout is None and has_share() and (done := super().recv_batch(batch, _core.NO_WAIT)):
+            return done
+        return await call(self, _core.RECV, timeout, super().recv_batch, batch, _core.NO_WAIT)
 
     async def send(self, packet: Readable, timeout: float | None = None) -> int:  # type: ignore[override]
         """Send one packet; see `tuntap.Tun.send`."""
-        return await self._until("send", timeout, super().send, packet)
+        if timeout is None and has_share() and (done := super().send(packet, _core.NO_WAIT)):
+            return done
+        return await call(self, _core.SEND, timeout, super().send, packet, _core.NO_WAIT)
 
     async def send_vectored(  # type: ignore[override]
         self, buffers: Sequence[Readable], timeout: float | None = None
     ) -> int:
         """Send one packet that lies in several buffers; see `tuntap.Tun.send_vectored`."""
-        return await self._until("send", timeout, super().send_vectored, buffers)
+        return await call(self, _core.SEND, timeout, super().send_vectored, buffers, _core.NO_WAIT)
 
     async def send_batch(  # type: ignore[override]
         self, batch: _core.Slots, timeout: float | None = None, *, start: int = 0, stop: int | None = None
@@ -122,33 +87,26 @@ class _Async(_device.Queue):
 
         Cancelled while it waits for room, it may have sent some of them.
         """
-        timeout = _core.seconds(timeout)
-        deadline = None if timeout is None else time_of_loop() + timeout
-        await self._give_way()
         rest = self._begin_send(batch, start, stop)
-        while not rest.send():
-            try:
-                if timeout == 0:
-                    raise _core.timed_out("send")
-                await self._wait("send", self.fileno(), deadline)
-            except (TimeoutError, ClosedError):
-                if not rest.sent:
-                    raise
-                break
-            except InterruptError:
-                if not rest.sent:
-                    raise
-                self._latch()  # for the next call that would wait
-                break
+        try:
+            if not (timeout is None and has_share() and rest.send()):
+                await call(self, _core.SEND, timeout, rest.send)
+        except InterruptError:
+            if not rest.sent:
+                raise
+            self._latch()  # for the next call that would wait
+        except (TimeoutError, ClosedError):
+            if not rest.sent:
+                raise
         return rest.sent
 
     async def wait_readable(self, timeout: float | None = None) -> None:  # type: ignore[override]
         """Wait until a receive need not wait; see `tuntap.Tun.wait_readable`."""
-        await self._until("recv", timeout, self._ready, "recv")
+        await call(self, _core.RECV, timeout, self._ready, _core.RECV, _core.NO_WAIT)
 
     async def wait_writable(self, timeout: float | None = None) -> None:  # type: ignore[override]
         """Wait until the device takes a packet; see `tuntap.Tun.wait_writable`."""
-        await self._until("send", timeout, self._ready, "send")
+        await call(self, _core.SEND, timeout, self._ready, _core.SEND, _core.NO_WAIT)
 
     def _send_now(self, packet: Readable) -> int:
         """What send() answers; 0 if it would have to wait."""
@@ -163,7 +121,7 @@ class _Async(_device.Queue):
         self._wake()
 
     def _wake(self) -> None:
-        for waits in self._registry().copy().values():
+        for waits in self._loops.copy().values():
             waits.wake_soon()
 
     def close(self) -> None:
@@ -172,7 +130,7 @@ class _Async(_device.Queue):
         Another loop that waits lets go of the descriptor when it comes to it, and the interface goes then.
         """
         super().close()
-        for waits in self._registry().copy().values():
+        for waits in self._loops.copy().values():
             waits.release()
 
     async def aclose(self) -> None:
@@ -196,9 +154,9 @@ class _Async(_device.Queue):
             raise StopAsyncIteration from None
 
     def _after_fork(self) -> None:
-        for waits in self._registry().values():
+        for waits in self._loops.values():
             waits.forget()
-        self._registry().clear()
+        self._loops.clear()
         super()._after_fork()
 
 
@@ -216,14 +174,7 @@ class Events(EventSource):
 
     async def get(self, timeout: float | None = None) -> LinkEvent:
         """Wait for the next event; see `tuntap.Events.get`."""
-        timeout = _core.seconds(timeout)
-        deadline = None if timeout is None else time_of_loop() + timeout
-        await self._device._give_way()
-        while (event := self._next()) is None:
-            if timeout == 0:
-                raise _core.timed_out("events")
-            await self._device._wait("events", self.fileno(), deadline)
-        return event
+        return await call(self._device, _core.EVENTS, timeout, self._next, source=self)
 
     def __aiter__(self) -> Self:
         return self
@@ -239,6 +190,7 @@ class _AsyncDevice(_Async, _device.Device):
     """What an asynchronous `Tun` and `Tap` have in common."""
 
     _queue_type = Queue
+    _link_may_be_off = False
 
     def events(self) -> Events:  # type: ignore[override]
         """What happens to the interface from now on; see `tuntap.Tun.events`."""
