@@ -81,7 +81,7 @@ COMMAND = sources("_cli/*.py") if IN_TREE else []
 KERNELS = sources("_kernels/*.py", "_kernels/*.pyx", "_kernels/*.pxd") if IN_TREE else []
 CORES = sources("_os/*.pyx") if IN_TREE else []
 OS = [*CORES, *sources("_os/*.pxd", "_os/*.py")] if IN_TREE else []
-JOINT = sources("_core.pyx", "_core.pxd", "_offload.pyx", "_offload.pxd") if IN_TREE else []
+JOINT = sources("_core.pyx", "_core.pxd", "_offload.pyx", "_offload.pxd", "_turns.pyx", "_turns.pxd") if IN_TREE else []
 
 
 def loaded_by_users():
@@ -160,6 +160,7 @@ class TestDirection:
             "tuntap._errors",
             "tuntap._core",
             "tuntap._offload",
+            "tuntap._trio",  # what _turns is for asyncio
         )
         assert not {m for m in own_imports(path) if not within(m, *allowed)}
 

@@ -7,6 +7,15 @@ from tuntap._os.lock cimport Lock
 from tuntap._os.native cimport Handle, SlotView, Watch
 
 
+# Outcomes of a call beside n >= 0 and -errno; no errno is that large.
+cdef enum:
+    WOULD_WAIT = 0
+    IS_SHUT = -100001
+    IS_CLOSED = -100002
+    IS_INTERRUPTED = -100003
+    IS_SET = -100004
+
+
 cdef class Slots:
     cdef SlotView view
     cdef Py_buffer memory
@@ -90,3 +99,12 @@ cdef class Port:
 cdef class Watcher:
     cdef Port port
     cdef Watch watch
+
+
+cdef class Sending:
+    cdef Port port
+    cdef Slots batch
+    cdef Py_ssize_t first
+    cdef Py_ssize_t last
+    cdef uint64_t call
+    cdef readonly int sent          # packets

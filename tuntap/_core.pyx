@@ -45,12 +45,6 @@ from tuntap._errors import (
 
 cdef enum:
     COPY_MAX = 8192                   # above, reading in place pays
-    # Outcomes beside n >= 0 and -errno; no errno is that large.
-    WOULD_WAIT = 0
-    IS_SHUT = -100001
-    IS_CLOSED = -100002
-    IS_INTERRUPTED = -100003
-    IS_SET = -100004
 
 # In place of a timeout: do not wait, and answer None or 0 instead of raising TimeoutError.
 NO_WAIT = object()
@@ -1616,13 +1610,6 @@ cdef class Port:
 
 cdef class Sending:
     """What is left of a send_batch."""
-
-    cdef Port port
-    cdef Slots batch
-    cdef Py_ssize_t first
-    cdef Py_ssize_t last
-    cdef uint64_t call
-    cdef readonly int sent    # packets
 
     def send(self):
         """Send what goes without waiting; whether that was all, or an error came that the next call raises."""

@@ -2,28 +2,22 @@
 from tuntap._core cimport Port
 
 
-cdef class Call:
-    cdef Port port
-    cdef int path
-    cdef object source
-    cdef object timeout
-    cdef object attempt
-    cdef tuple arguments
-    cdef int state
+cdef class Rest:
+    pass
+
+
+cdef class Turn:
     cdef Line line
     cdef unsigned int interrupts              # of the device when the wait began
-    cdef object deadline                      # by the clock of the loop
-    cdef object timer
+    cdef bint is_over                         # the wait is
     cdef bint is_late
     cdef int outcome                          # of the wait
-    cdef object cancelled
+    cdef object timer
+    cdef object cancelled                     # the error, if the task was
     cdef object callback                      # of the task
     cdef object context
     cdef public bint _asyncio_future_blocking
 
-    cdef object step(self)
-    cdef void renew_share(self)
-    cdef bint wait(self) except -1
     cdef void end(self)
     cdef int leave(self) except -1
 
@@ -31,7 +25,7 @@ cdef class Call:
 cdef class Line:
     cdef AsyncioWaits waits
     cdef tuple key                            # path, descriptor
-    cdef object calls
+    cdef object turns
     cdef bint is_looking
 
     cdef int start(self) except -1

@@ -1,30 +1,35 @@
-from asyncio import AbstractEventLoop
-from collections.abc import Callable, Generator
-from typing import Any, Generic, Protocol, TypeVar
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Protocol, TypeVar
 
-from tuntap._core import Port
+from tuntap._core import Port, Readable, Slots, Writable
+
+_T = TypeVar("_T")
 
 class Source(Protocol):
     def fileno(self) -> int: ...
 
-_T = TypeVar("_T")
+def running_trio() -> Any: ...  # noqa: ANN401
+def call(
+    port: Port,
+    path: int,
+    timeout: float | None,
+    attempt: Callable[..., _T | None],
+    *arguments: object,
+    source: Source | None = None,
+) -> Coroutine[Any, Any, _T]: ...
 
-def has_share() -> bool: ...
-
-class Call(Generic[_T]):
-    def __new__(
-        cls,
-        port: Port,
-        path: int,
-        source: Source,
-        timeout: float | None,
-        attempt: Callable[..., _T | None],
-        arguments: tuple[object, ...],
-    ) -> Call[_T]: ...
-    def __await__(self) -> Generator[Any, None, _T]: ...
-
-class AsyncioWaits:
-    def __new__(cls, port: Port, loop: AbstractEventLoop) -> AsyncioWaits: ...
-    def wake_soon(self) -> None: ...
-    def release(self) -> None: ...
-    def forget(self) -> None: ...
+class AsyncCalls:
+    def recv(self, timeout: float | None = None) -> Coroutine[Any, Any, bytes]: ...
+    def recv_into(self, buffer: Writable, timeout: float | None = None) -> Coroutine[Any, Any, int]: ...
+    def recv_vectored(
+        self, buffers: Sequence[Writable], timeout: float | None = None
+    ) -> Coroutine[Any, Any, int]: ...
+    def recv_batch(self, batch: Slots, timeout: float | None = None) -> Coroutine[Any, Any, int]: ...
+    def send(self, packet: Readable, timeout: float | None = None) -> Coroutine[Any, Any, int]: ...
+    def send_vectored(
+        self, buffers: Sequence[Readable], timeout: float | None = None
+    ) -> Coroutine[Any, Any, int]: ...
+    def send_batch(
+        self, batch: Slots, timeout: float | None = None, *, start: int = 0, stop: int | None = None
+    ) -> Coroutine[Any, Any, int]: ...
+    def _send_now(self, packet: Readable) -> int: ...

@@ -1,17 +1,35 @@
-"""How tasks of an asyncio loop wait for their turn at a device.
+"""How tasks of an event loop wait for their turn at a device: asyncio and loops that are like it; trio in `_trio`.
 
-Compiled, because a packet that comes alone finds all of this cold.  What a call awaits is its own future: an
+Each device has one object for each loop, which is there while a task waits.  The loop looks at a
+descriptor only while a task waits for it, and holds the device for so long: a close() in another thread
+ends the waits, and the last loop to let go closes the descriptor.
+
+Compiled, because a packet that comes alone finds all of this cold.  What a call awaits is a future of our own: an
 `asyncio.Future` would let the task run in the next iteration of its loop, which would find the descriptor
 still readable and look for the next task to wake.  Run in the callback of the loop, the task has taken
 what was there, and mostly waits again, when the loop looks next.
 """
-from tuntap._core cimport Port
+from tuntap._core cimport Port, Sending
+from tuntap._os.native cimport PATH_RECV, PATH_SEND
 
+import inspect
+import sys
 from asyncio import CancelledError, _get_running_loop, get_running_loop
 from collections import deque
 from time import monotonic
 
-from tuntap._core import SEND, timed_out
+from tuntap._core import NO_WAIT, seconds, timed_out
+from tuntap._errors import ClosedError, InterruptError
+from tuntap._trio import trio_until, trio_until_sent
+
+cdef dict MODULES = sys.modules
+cdef object port_recv = Port.recv
+cdef object port_recv_into = Port.recv_into
+cdef object port_recv_vectored = Port.recv_vectored
+cdef object port_recv_batch = Port.recv_batch
+cdef object port_send = Port.send
+cdef object port_send_vectored = Port.send_vectored
+cdef object port_send_rest = Sending.send
 
 cdef extern from *:
     """
@@ -25,139 +43,36 @@ cdef extern from *:
 
 cdef double SHARE = 0.001                  # seconds that calls which need not wait may take together
 
-cdef enum:
-    IS_NEW = 0
-    IS_DUE = 1                             # the other tasks have had their turn
-    IS_WAITING = 2
-    IS_OVER = 3                            # the wait is; the call may wait again
 
-
-def has_share():
-    """Whether calls of this thread's loop may go on without letting other tasks run."""
-    return monotonic() < share_end
-
-
-cdef class Call:
-    """A call that may have to wait: what its task awaits, and the future that it waits for.
-
-    Parameters
-    ----------
-    port : Port
-        The device.
-    path : int
-        What to wait for.
-    source
-        Has the descriptor to look at.
-    timeout : float or None
-        Seconds, checked.
-    attempt, arguments
-        What answers something true once there is something to answer.
-    """
-
-    def __cinit__(self, Port port not None, int path, source, timeout, attempt, tuple arguments):
-        self.port = port
-        self.path = path
-        self.source = source
-        self.timeout = timeout
-        self.attempt = attempt
-        self.arguments = arguments
-
-    # What `await` uses.
+cdef class Rest:
+    """Await it to let the other tasks run once."""
 
     def __await__(self):
-        return self
+        yield
 
-    def __iter__(self):
-        return self
 
-    def __next__(self):
-        return self.step()
+cdef class Turn:
+    """The future that a task awaits until it is its turn at a descriptor."""
 
-    cdef object step(self):
-        """Raises StopIteration with what the attempt answers, or has the task yield."""
-        if self.state == IS_NEW and monotonic() >= share_end:
-            self.state = IS_DUE
-            return None
-        if self.state != IS_NEW:
-            self.renew_share()
-        if self.timer is not None:
-            self.timer.cancel()
-            self.timer = None
-        if self.outcome < 0:
-            raise self.port.failure(self.path, self.outcome, b"")
-        if self.is_late:
-            raise timed_out(self.path)
-        while True:
-            result = self.attempt(*self.arguments)
-            if result:
-                raise StopIteration(result)
-            if self.wait():
-                return self
-
-    cdef void renew_share(self):
-        global share_end
-        share_end = monotonic() + SHARE
-
-    def throw(self, kind, value=None, trace=None):
-        self.close()
-        if value is None:
-            value = kind() if isinstance(kind, type) else kind
-        raise value
-
-    def close(self):
-        self.leave()
-        if self.timer is not None:
-            self.timer.cancel()
-
-    # --- the wait ---
-
-    cdef bint wait(self) except -1:
-        """Queue up; False if there is no need to."""
-        cdef bint again = self.state == IS_OVER
-        cdef int outcome
-        cdef int fd = self.source.fileno()
-        loop = get_running_loop()
-        if self.timeout == 0:
-            raise timed_out(self.path)
-        outcome = self.port.begin_wait(self.path, &self.interrupts)
-        if outcome < 0:
-            raise self.port.failure(self.path, outcome, b"")
-        if outcome > 0:
-            return False
-        self.state = IS_WAITING
-        try:
-            waits = self.port._loops.get(loop)
-            if waits is None:
-                waits = AsyncioWaits(self.port, loop)
-            self.line = (<AsyncioWaits> waits).line(self.path, fd)
-            # One that was woken for nothing does not lose its place.
-            if again:
-                self.line.calls.appendleft(self)
-            else:
-                self.line.calls.append(self)
-            if self.timeout is not None:
-                if self.deadline is None:
-                    self.deadline = loop.time() + self.timeout
-                self.timer = loop.call_at(self.deadline, self._expire)
-        except BaseException:
-            self.leave()
-            raise
+    def __await__(self):
         self._asyncio_future_blocking = True
-        return True
+        yield self
 
     cdef void end(self):
         """The wait is over, for whatever reason."""
-        self.state = IS_OVER
-        self.outcome = self.port.end_wait(self.interrupts)
+        self.is_over = True
+        self.outcome = self.line.waits.port.end_wait(self.interrupts)
 
     cdef int leave(self) except -1:
         """Give up a turn that has not come."""
-        if self.state == IS_WAITING:
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
+        if not self.is_over:
             self.end()
-            if self.line is not None and self in self.line.calls:
-                self.line.calls.remove(self)
-                if not self.line.calls:
-                    self.line.stop()
+            self.line.turns.remove(self)
+            if not self.line.turns:
+                self.line.stop()
         return 0
 
     def _run(self):
@@ -167,7 +82,7 @@ cdef class Call:
             self.context.run(callback, self)
 
     def _expire(self):
-        if self.state == IS_WAITING:
+        if not self.is_over:
             self.is_late = True
             self.leave()
             self._run()
@@ -185,14 +100,14 @@ cdef class Call:
         self.callback = None
 
     def done(self):
-        return self.state != IS_WAITING
+        return self.is_over
 
     def result(self):
         if self.cancelled is not None:
             raise self.cancelled
 
     def cancel(self, msg=None):
-        if self.state != IS_WAITING:
+        if self.is_over:
             return False
         self.leave()
         self.cancelled = CancelledError() if msg is None else CancelledError(msg)
@@ -201,18 +116,18 @@ cdef class Call:
 
 
 cdef class Line:
-    """The calls that wait for one descriptor to be ready, which the loop looks at for so long."""
+    """The turns at one descriptor, which the loop looks at for so long."""
 
     def __cinit__(self, AsyncioWaits waits not None, tuple key):
         self.waits = waits
         self.key = key
-        self.calls = deque()
+        self.turns = deque()
 
     cdef int start(self) except -1:
         path, fd = self.key
         self.waits.port._hold()
         try:
-            if path == SEND:
+            if path == PATH_SEND:
                 self.waits.loop.add_writer(fd, self)
             else:
                 self.waits.loop.add_reader(fd, self)
@@ -223,11 +138,11 @@ cdef class Line:
         return 0
 
     def __call__(self):
-        """The loop has seen the descriptor ready: the call that has waited longest goes on."""
-        cdef Call call = self.calls.popleft()
-        call.end()
-        call._run()
-        if not self.calls:
+        """The loop has seen the descriptor ready: the task that has waited longest goes on."""
+        cdef Turn turn = self.turns.popleft()
+        turn.end()
+        turn._run()
+        if not self.turns:
             self.stop()
 
     cdef int stop(self) except -1:
@@ -238,7 +153,7 @@ cdef class Line:
         path, fd = self.key
         waits = self.waits
         if not waits.loop.is_closed():
-            if path == SEND:
+            if path == PATH_SEND:
                 waits.loop.remove_writer(fd)
             else:
                 waits.loop.remove_reader(fd)
@@ -248,7 +163,7 @@ cdef class Line:
 
 
 cdef class AsyncioWaits:
-    """The tasks of one asyncio loop that wait on one device; see `tuntap._loops.Waits`.
+    """The tasks of one asyncio loop that wait on one device; there while there are some.
 
     All but `wake_soon` and `release` belongs to the thread of the loop.
     """
@@ -276,6 +191,7 @@ cdef class AsyncioWaits:
         return 0
 
     def wake_soon(self):
+        """Let every task look at the device again; from any thread, and from signal handlers."""
         try:
             self.loop.call_soon_threadsafe(self._wake)
         except RuntimeError:
@@ -286,26 +202,190 @@ cdef class AsyncioWaits:
             self.dismiss(line)
 
     cdef int dismiss(self, Line line) except -1:
-        """Let every call look at the device again."""
-        cdef Call call
-        for call in line.calls.copy():
-            call.leave()
+        """Let every task look at the device again."""
+        cdef Turn turn
+        for turn in line.turns.copy():
+            turn.leave()
             if not self.loop.is_closed():
-                self.loop.call_soon(call._run)
+                self.loop.call_soon(turn._run)
         line.stop()
         return 0
 
     def release(self):
+        """The device is closed: let go of it, at once where that can be."""
         if self.loop.is_running() and _get_running_loop() is not self.loop:
             self.wake_soon()
         else:
             self._wake()
 
     def forget(self):
+        """The loop is that of the parent of this process."""
         cdef Line line
-        cdef Call call
+        cdef Turn turn
         for line in self.lines.values():
             line.is_looking = False
-            for call in line.calls:
-                call.state = IS_OVER
-            line.calls.clear()
+            for turn in line.turns:
+                turn.is_over = True
+            line.turns.clear()
+
+
+REST = Rest()
+
+
+cdef Turn queue_up(Port port, int path, int fd, deadline, bint again):
+    """A turn to await; None if there is no need to wait."""
+    cdef AsyncioWaits waits
+    cdef Turn turn = Turn()
+    cdef int outcome = port.begin_wait(path, &turn.interrupts)
+    if outcome < 0:
+        raise port.failure(path, outcome, b"")
+    if outcome > 0:
+        return None
+    loop = get_running_loop()
+    try:
+        waits = port._loops.get(loop)
+        if waits is None:
+            waits = AsyncioWaits(port, loop)
+        turn.line = waits.line(path, fd)
+    except BaseException:
+        port.end_wait(turn.interrupts)
+        raise
+    if deadline is not None:
+        turn.timer = loop.call_at(deadline, turn._expire)
+    # One that was woken for nothing does not lose its place.
+    if again:
+        turn.line.turns.appendleft(turn)
+    else:
+        turn.line.turns.append(turn)
+    return turn
+
+
+cdef void renew_share():
+    global share_end
+    share_end = monotonic() + SHARE
+
+
+async def until(Port port, int path, source, timeout, attempt, tuple arguments):
+    """What an attempt that does not wait answers, as soon as that is something true."""
+    cdef Turn turn = None
+    deadline = None
+    if monotonic() >= share_end:
+        await REST
+        renew_share()
+    while True:
+        result = attempt(*arguments)
+        if result:
+            return result
+        if timeout is not None:
+            if timeout == 0:
+                raise timed_out(path)
+            if deadline is None:
+                deadline = get_running_loop().time() + timeout
+        turn = queue_up(port, path, source.fileno(), deadline, turn is not None)
+        if turn is None:
+            continue
+        try:
+            await turn
+        finally:
+            turn.leave()
+        renew_share()
+        if turn.outcome < 0:
+            raise port.failure(path, turn.outcome, b"")
+        if turn.is_late:
+            raise timed_out(path)
+
+
+async def until_sent(Port port, timeout, Sending rest):
+    """The same for a send_batch, of which part is a result."""
+    try:
+        await until(port, PATH_SEND, port, timeout, port_send_rest, (rest,))
+    except InterruptError:
+        if not rest.sent:
+            raise
+        port._latch()      # for the next call that would wait
+    except (TimeoutError, ClosedError):
+        if not rest.sent:
+            raise
+    return rest.sent
+
+
+cpdef object running_trio():
+    """The module trio if a task of it is running; asyncio is, if anything, otherwise."""
+    trio = MODULES.get("trio")
+    return trio if trio is not None and trio.lowlevel.in_trio_task() else None
+
+
+def call(Port port, int path, timeout, attempt, *arguments, source=None):
+    """A coroutine for what an attempt answers, as soon as that is something true.
+
+    Between attempts the task waits for the descriptor of `source`, by default that of the device.
+    """
+    return begin(port, path, timeout, attempt, arguments, port if source is None else source)
+
+
+cdef object begin(Port port, int path, object timeout, object attempt, tuple arguments, object source):
+    if timeout is not None:
+        timeout = seconds(timeout)
+    trio = running_trio()
+    if trio is None:
+        return until(port, path, source, timeout, attempt, arguments)
+    return trio_until(trio, port, path, source, timeout, attempt, arguments)
+
+
+def coroutine(function):
+    """Mark what answers a coroutine as a coroutine function, from Python 3.12 on."""
+    mark = getattr(inspect, "markcoroutinefunction", None)
+    return function if mark is None else mark(function)
+
+
+class AsyncCalls:
+    """The calls of a `Port` that wait, as coroutines.  Tasks are cancelled: there is no ``event=``."""
+
+    @coroutine
+    def recv(self, timeout=None):
+        """Receive one packet; see `tuntap.Tun.recv`."""
+        return begin(self, PATH_RECV, timeout, port_recv, (self, NO_WAIT), self)
+
+    @coroutine
+    def recv_into(self, buffer, timeout=None):
+        """Receive one packet into a buffer; see `tuntap.Tun.recv_into`."""
+        return begin(self, PATH_RECV, timeout, port_recv_into, (self, buffer, NO_WAIT), self)
+
+    @coroutine
+    def recv_vectored(self, buffers, timeout=None):
+        """Receive one packet into several buffers; see `tuntap.Tun.recv_vectored`."""
+        return begin(self, PATH_RECV, timeout, port_recv_vectored, (self, buffers, NO_WAIT), self)
+
+    @coroutine
+    def recv_batch(self, batch, timeout=None):
+        """Receive what is there, at least one packet; see `tuntap.Tun.recv_batch`."""
+        return begin(self, PATH_RECV, timeout, port_recv_batch, (self, batch, NO_WAIT), self)
+
+    @coroutine
+    def send(self, packet, timeout=None):
+        """Send one packet; see `tuntap.Tun.send`."""
+        return begin(self, PATH_SEND, timeout, port_send, (self, packet, NO_WAIT), self)
+
+    @coroutine
+    def send_vectored(self, buffers, timeout=None):
+        """Send one packet that lies in several buffers; see `tuntap.Tun.send_vectored`."""
+        return begin(self, PATH_SEND, timeout, port_send_vectored, (self, buffers, NO_WAIT), self)
+
+    @coroutine
+    def send_batch(self, batch, timeout=None, *, start=0, stop=None):
+        """Send the packets of a batch in order; see `tuntap.Tun.send_batch`.
+
+        Cancelled while it waits for room, it may have sent some of them.
+        """
+        cdef Port port = self
+        cdef Sending rest = port._begin_send(batch, start, stop)
+        if timeout is not None:
+            timeout = seconds(timeout)
+        trio = running_trio()
+        if trio is None:
+            return until_sent(port, timeout, rest)
+        return trio_until_sent(trio, port, timeout, rest)
+
+    def _send_now(self, packet):
+        """What send() answers; 0 if it would have to wait."""
+        return port_send(self, packet, NO_WAIT)

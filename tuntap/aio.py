@@ -10,19 +10,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from tuntap import _core, _device
-from tuntap._errors import ClosedError, DeviceGoneError, InterruptError, PacketError
+from tuntap._errors import ClosedError, DeviceGoneError, PacketError
 from tuntap._events import EventSource, LinkEvent
-from tuntap._loops import call, sleep
 from tuntap._transport import PacketTransport
-from tuntap._turns import has_share
+from tuntap._turns import AsyncCalls, call, running_trio
 from tuntap.framed import Codec, Reading, Writing
 
 if TYPE_CHECKING:
-    from tuntap._core import Readable, Writable
+    pass
 
 __all__ = [
     "Events",
@@ -41,64 +40,8 @@ _T = TypeVar("_T")
 _P = TypeVar("_P", bound=asyncio.DatagramProtocol)
 
 
-class _Async(_device.Queue):
+class _Async(AsyncCalls, _device.Queue):  # type: ignore[misc]
     """What receives and sends without blocking; in front of a class of `tuntap` it makes it asynchronous."""
-
-    # Each is as in `tuntap.Tun`; only `event=` is left out, tasks being cancelled instead.
-
-    async def recv(self, timeout: float | None = None) -> bytes:  # type: ignore[override]
-        """Receive one packet; see `tuntap.Tun.recv`."""
-        if timeout is None and has_share() and (packet := super().recv(_core.NO_WAIT)):
-            return packet
-        return await call(self, _core.RECV, timeout, super().recv, _core.NO_WAIT)
-
-    async def recv_into(self, buffer: Writable, timeout: float | None = None) -> int:  # type: ignore[override]
-        """Receive one packet into a buffer; see `tuntap.Tun.recv_into`."""
-        return await call(self, _core.RECV, timeout, super().recv_into, buffer, _core.NO_WAIT)
-
-    async def recv_vectored(  # type: ignore[override]
-        self, buffers: Sequence[Writable], timeout: float | None = None
-    ) -> int:
-        """Receive one packet into several buffers; see `tuntap.Tun.recv_vectored`."""
-        return await call(self, _core.RECV, timeout, super().recv_vectored, buffers, _core.NO_WAIT)
-
-    async def recv_batch(self, batch: _core.Slots, timeout: float | None = None) -> int:  # type: ignore[override]
-        """Receive what is there, at least one packet; see `tuntap.Tun.recv_batch`."""
-        if timeout is None and has_share() and (done := super().recv_batch(batch, _core.NO_WAIT)):
-            return done
-        return await call(self, _core.RECV, timeout, super().recv_batch, batch, _core.NO_WAIT)
-
-    async def send(self, packet: Readable, timeout: float | None = None) -> int:  # type: ignore[override]
-        """Send one packet; see `tuntap.Tun.send`."""
-        if timeout is None and has_share() and (done := super().send(packet, _core.NO_WAIT)):
-            return done
-        return await call(self, _core.SEND, timeout, super().send, packet, _core.NO_WAIT)
-
-    async def send_vectored(  # type: ignore[override]
-        self, buffers: Sequence[Readable], timeout: float | None = None
-    ) -> int:
-        """Send one packet that lies in several buffers; see `tuntap.Tun.send_vectored`."""
-        return await call(self, _core.SEND, timeout, super().send_vectored, buffers, _core.NO_WAIT)
-
-    async def send_batch(  # type: ignore[override]
-        self, batch: _core.Slots, timeout: float | None = None, *, start: int = 0, stop: int | None = None
-    ) -> int:
-        """Send the packets of a batch in order; see `tuntap.Tun.send_batch`.
-
-        Cancelled while it waits for room, it may have sent some of them.
-        """
-        rest = self._begin_send(batch, start, stop)
-        try:
-            if not (timeout is None and has_share() and rest.send()):
-                await call(self, _core.SEND, timeout, rest.send)
-        except InterruptError:
-            if not rest.sent:
-                raise
-            self._latch()  # for the next call that would wait
-        except (TimeoutError, ClosedError):
-            if not rest.sent:
-                raise
-        return rest.sent
 
     async def wait_readable(self, timeout: float | None = None) -> None:  # type: ignore[override]
         """Wait until a receive need not wait; see `tuntap.Tun.wait_readable`."""
@@ -107,10 +50,6 @@ class _Async(_device.Queue):
     async def wait_writable(self, timeout: float | None = None) -> None:  # type: ignore[override]
         """Wait until the device takes a packet; see `tuntap.Tun.wait_writable`."""
         await call(self, _core.SEND, timeout, self._ready, _core.SEND, _core.NO_WAIT)
-
-    def _send_now(self, packet: Readable) -> int:
-        """What send() answers; 0 if it would have to wait."""
-        return super().send(packet, _core.NO_WAIT)
 
     def interrupt(self) -> None:
         super().interrupt()
@@ -160,7 +99,7 @@ class _Async(_device.Queue):
         super()._after_fork()
 
 
-class Queue(_Async, _device.Queue):
+class Queue(_Async, _device.Queue):  # type: ignore[misc]
     """One of the queues of an asynchronous device."""
 
 
@@ -186,7 +125,7 @@ class Events(EventSource):
             raise StopAsyncIteration from None
 
 
-class _AsyncDevice(_Async, _device.Device):
+class _AsyncDevice(_Async, _device.Device):  # type: ignore[misc]
     """What an asynchronous `Tun` and `Tap` have in common."""
 
     _queue_type = Queue
@@ -202,16 +141,16 @@ class _AsyncDevice(_Async, _device.Device):
     async def __aenter__(self) -> Self:
         deadline = time.monotonic() + _device.LINK_PATIENCE
         while self._link_may_be_off and self.is_up and not self.is_running and time.monotonic() < deadline:
-            await sleep(0.005)
+            await (running_trio() or asyncio).sleep(0.005)
         self._link_may_be_off = False
         return self
 
 
-class Tun(_AsyncDevice, _device.Tun):
+class Tun(_AsyncDevice, _device.Tun):  # type: ignore[misc]
     __doc__ = "An asynchronous TUN interface; see `tuntap.Tun` for its settings."
 
 
-class Tap(_AsyncDevice, _device.Tap):
+class Tap(_AsyncDevice, _device.Tap):  # type: ignore[misc]
     __doc__ = "An asynchronous TAP interface; see `tuntap.Tap` for its settings."
 
 

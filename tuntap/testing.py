@@ -14,8 +14,8 @@ import socket
 import struct
 import weakref
 from collections import deque
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal, TypeVar, overload
+from collections.abc import Callable, Coroutine, Sequence
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from tuntap import _core, aio
 from tuntap._batch import PacketBatch
@@ -28,6 +28,7 @@ from tuntap._errors import (
     TunTapError,
     UnsupportedError,
 )
+from tuntap._turns import call
 
 __all__ = [
     "checksum",
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 
 _D = TypeVar("_D", bound=Device)
 _M = TypeVar("_M", bound="_Memory")
+_T = TypeVar("_T")
 
 private_network = _core.private_network
 _numbers = itertools.count(1)
@@ -278,8 +280,43 @@ class MemoryTap(_Memory, Tap):
     """A TAP that exists in memory only."""
 
 
-class _AsyncMemory(aio._AsyncDevice, _Memory):  # type: ignore[misc]
+class _AsyncMemory(aio._AsyncDevice, _Memory):
     """Either, asynchronous."""
+
+    def _call(
+        self, path: int, timeout: float | None, method: Callable[..., _T], *arguments: object
+    ) -> Coroutine[Any, Any, _T]:
+        return call(self, path, timeout, method, self, *arguments, _core.NO_WAIT)
+
+    def recv(  # type: ignore[override]
+        self, timeout: float | None = None
+    ) -> Coroutine[Any, Any, bytes]:
+        return self._call(_core.RECV, timeout, _Memory.recv)
+
+    def recv_into(  # type: ignore[override]
+        self, buffer: Writable, timeout: float | None = None
+    ) -> Coroutine[Any, Any, int]:
+        return self._call(_core.RECV, timeout, _Memory.recv_into, buffer)
+
+    def recv_vectored(  # type: ignore[override]
+        self, buffers: Sequence[Writable], timeout: float | None = None
+    ) -> Coroutine[Any, Any, int]:
+        return self._call(_core.RECV, timeout, _Memory.recv_vectored, buffers)
+
+    def recv_batch(  # type: ignore[override]
+        self, batch: _core.Slots, timeout: float | None = None
+    ) -> Coroutine[Any, Any, int]:
+        return self._call(_core.RECV, timeout, _Memory.recv_batch, batch)
+
+    def send(  # type: ignore[override]
+        self, packet: Readable, timeout: float | None = None
+    ) -> Coroutine[Any, Any, int]:
+        return self._call(_core.SEND, timeout, _Memory.send, packet)
+
+    def send_vectored(  # type: ignore[override]
+        self, buffers: Sequence[Readable], timeout: float | None = None
+    ) -> Coroutine[Any, Any, int]:
+        return self.send(b"".join(bytes(part) for part in buffers), timeout)
 
     async def send_batch(  # type: ignore[override]
         self, batch: _core.Slots, timeout: float | None = None, *, start: int = 0, stop: int | None = None
@@ -290,12 +327,15 @@ class _AsyncMemory(aio._AsyncDevice, _Memory):  # type: ignore[misc]
             self._count(0, count, int(batch.lengths[start : start + count].sum()))
         return count
 
+    def _send_now(self, packet: Readable) -> int:
+        return _Memory.send(self, packet, _core.NO_WAIT)
 
-class AsyncMemoryTun(_AsyncMemory, aio.Tun, MemoryTun):  # type: ignore[misc]
+
+class AsyncMemoryTun(_AsyncMemory, aio.Tun, MemoryTun):
     """An asynchronous TUN that exists in memory only."""
 
 
-class AsyncMemoryTap(_AsyncMemory, aio.Tap, MemoryTap):  # type: ignore[misc]
+class AsyncMemoryTap(_AsyncMemory, aio.Tap, MemoryTap):
     """An asynchronous TAP that exists in memory only."""
 
 

@@ -1,20 +1,13 @@
-"""How a task of an event loop waits on a device: asyncio and loops that are like it (`_turns`), and trio.
-
-Each device has one object for each loop, which is there while a task waits.  The loop looks at a
-descriptor only while a task waits for it, and holds the device for so long: a close() in another thread
-ends the waits, and the last loop to let go closes the descriptor.
-"""
+"""How a task of trio waits on a device.  The caller brings the module: trio need not be installed."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import sys
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from tuntap import _core
-from tuntap._turns import Call
+from tuntap._errors import ClosedError, InterruptError
 
 if TYPE_CHECKING:
     import trio
@@ -24,45 +17,7 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 
 
-class Waits(Protocol):
-    """The tasks of one loop that wait on one device."""
-
-    def wake_soon(self) -> None:
-        """Let every task look at the device again; from any thread, and from signal handlers."""
-
-    def release(self) -> None:
-        """The device is closed: let go of it, at once where that can be."""
-
-    def forget(self) -> None:
-        """The loop is that of the parent of this process."""
-
-
-def running_trio() -> Any:  # noqa: ANN401
-    """The module trio if a task of it is running; asyncio is, if anything, otherwise."""
-    trio = sys.modules.get("trio")
-    return trio if trio is not None and trio.lowlevel.in_trio_task() else None
-
-
-def call(
-    port: _core.Port,
-    path: int,
-    timeout: float | None,
-    attempt: Callable[..., _T | None],
-    *arguments: object,
-    source: Source | None = None,
-) -> Awaitable[_T]:
-    """What an attempt that does not wait answers, as soon as that is something true.
-
-    Between attempts the task waits for the descriptor of `source`, by default that of the device.
-    """
-    timeout = _core.seconds(timeout)
-    trio = running_trio()
-    if trio is None:
-        return Call(port, path, source or port, timeout, attempt, arguments)
-    return _trio_call(trio, port, path, source or port, timeout, attempt, arguments)
-
-
-async def _trio_call(
+async def trio_until(
     trio: Any,  # noqa: ANN401
     port: _core.Port,
     path: int,
@@ -71,6 +26,7 @@ async def _trio_call(
     attempt: Callable[..., _T | None],
     arguments: tuple[object, ...],
 ) -> _T:
+    """What an attempt that does not wait answers, as soon as that is something true."""
     await trio.lowlevel.checkpoint()
     deadline = float("inf") if timeout is None else trio.current_time() + timeout
     while not (result := attempt(*arguments)):
@@ -83,13 +39,30 @@ async def _trio_call(
     return result
 
 
-async def sleep(seconds: float) -> None:
-    trio = running_trio()
-    await (asyncio if trio is None else trio).sleep(seconds)
+async def trio_until_sent(
+    trio: Any,  # noqa: ANN401
+    port: _core.Port,
+    timeout: float | None,
+    rest: _core.Sending,
+) -> int:
+    """The same for a send_batch, of which part is a result."""
+    try:
+        await trio_until(trio, port, _core.SEND, port, timeout, rest.send, ())
+    except InterruptError:
+        if not rest.sent:
+            raise
+        port._latch()  # for the next call that would wait
+    except (TimeoutError, ClosedError):
+        if not rest.sent:
+            raise
+    return rest.sent
 
 
 class TrioWaits:
-    """`Waits` of a trio run.  Of the tasks that wait for one descriptor, one looks at it for all."""
+    """The tasks of one trio run that wait on one device; there while there are some.
+
+    Of those that wait for one descriptor, one looks at it for all.
+    """
 
     def __init__(
         self,
@@ -142,6 +115,7 @@ class TrioWaits:
             self._port._let_go()
 
     def wake_soon(self) -> None:
+        """Let every task look at the device again; from any thread, and from signal handlers."""
         with contextlib.suppress(self._trio.RunFinishedError):
             self._token.run_sync_soon(self._wake, idempotent=True)
 
@@ -150,6 +124,7 @@ class TrioWaits:
             scope.cancel()
 
     def release(self) -> None:
+        """The device is closed: let go of it, at once where that can be."""
         lowlevel = self._trio.lowlevel
         if not lowlevel.in_trio_run() or lowlevel.current_trio_token() is not self._token:
             self.wake_soon()
@@ -159,5 +134,6 @@ class TrioWaits:
             self._let_go(key)
 
     def forget(self) -> None:
+        """The run is that of the parent of this process."""
         self._held.clear()
         self._scopes.clear()
