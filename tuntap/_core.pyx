@@ -1070,6 +1070,10 @@ cdef class Port:
         PacketError, LinkDownError, TimeoutError, ClosedError, InterruptError, DeviceGoneError
             As for send().
         """
+        return self.send(self._joined(buffers), timeout, event=event)
+
+    def _joined(self, buffers):
+        """The packet that lies in several buffers."""
         cdef Py_ssize_t at = 0
         cdef Buffers parts = Buffers(buffers, False)
         if not 1 <= parts.size <= LARGEST_PACKET + self.handle.packet_information:
@@ -1078,7 +1082,7 @@ cdef class Port:
         for i in range(parts.count):
             memcpy(PyBytes_AS_STRING(packet) + at, parts.views[i].buf, parts.views[i].len)
             at += parts.views[i].len
-        return self.send(packet, timeout, event=event)
+        return packet
 
     def send_batch(
         self, Slots batch not None, timeout=None, *, start=0, stop=None, Event event=None,

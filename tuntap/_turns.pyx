@@ -28,7 +28,6 @@ cdef object port_recv_into = Port.recv_into
 cdef object port_recv_vectored = Port.recv_vectored
 cdef object port_recv_batch = Port.recv_batch
 cdef object port_send = Port.send
-cdef object port_send_vectored = Port.send_vectored
 cdef object port_send_rest = Sending.send
 
 cdef extern from *:
@@ -369,7 +368,8 @@ class AsyncCalls:
     @coroutine
     def send_vectored(self, buffers, timeout=None):
         """Send one packet that lies in several buffers; see `tuntap.Tun.send_vectored`."""
-        return begin(self, PATH_SEND, timeout, port_send_vectored, (self, buffers, NO_WAIT), self)
+        cdef Port port = self
+        return begin(port, PATH_SEND, timeout, port_send, (port, port._joined(buffers), NO_WAIT), port)
 
     @coroutine
     def send_batch(self, batch, timeout=None, *, start=0, stop=None):

@@ -316,7 +316,7 @@ class _AsyncMemory(aio._AsyncDevice, _Memory):
     def send_vectored(  # type: ignore[override]
         self, buffers: Sequence[Readable], timeout: float | None = None
     ) -> Coroutine[Any, Any, int]:
-        return self.send(b"".join(bytes(part) for part in buffers), timeout)
+        return self.send(self._joined(buffers), timeout)
 
     async def send_batch(  # type: ignore[override]
         self, batch: _core.Slots, timeout: float | None = None, *, start: int = 0, stop: int | None = None
