@@ -49,6 +49,7 @@ class EventSource:
         self._device = device
         self._untold: deque[LinkEvent] = deque()
         self._is_gone = False
+        self._must_look = False
         self._watcher = device._watch()
         self._link, self._addresses = self._look()
 
@@ -66,7 +67,7 @@ class EventSource:
         while not self._untold:
             if self._is_gone:
                 self._device._get_name()  # raises what there is to say
-            change = self._watcher.next()
+            change = ("lost",) if self._must_look else self._watcher.next()
             if change is None:
                 return None
             if change[0] == "link":
@@ -75,20 +76,25 @@ class EventSource:
                 entry = AddressEntry(*change[1])
                 self._note_address(entry.key, entry.interface, change[0] == "added")
             else:
-                self._look_again(elsewhere=change[0] == "moved")
+                self._look_again()
         return self._untold.popleft()
 
-    def _look_again(self, elsewhere: bool) -> None:
-        """The interface has left its namespace, or notifications were dropped."""
+    def _look_again(self) -> None:
+        """The interface has left its namespace, or notifications were dropped.
+
+        Those that still wait are older than what is seen now, and may be followed by none: they go with
+        their watcher.
+        """
+        self._must_look = True  # also the next time, if this one fails
         try:
-            if elsewhere:
-                self._device._get_name()
-                self._watcher = self._device._watch()
+            self._device._get_name()
+            self._watcher = self._device._watch()
             link, addresses = self._look()
         except DeviceGoneError:
             self._is_gone = True
             self._untold.append(LinkEvent("gone"))
             return
+        self._must_look = False
         self._note_link(link)
         for key, interface in self._addresses.copy().items():
             if key not in addresses:
