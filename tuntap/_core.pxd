@@ -99,6 +99,7 @@ cdef class Port:
 cdef class Watcher:
     cdef Port port
     cdef Watch watch
+    cdef object __weakref__
 
 
 cdef class Sending:

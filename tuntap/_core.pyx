@@ -440,8 +440,10 @@ cdef class Watcher:
                 result = os_watch(&port.handle, &self.watch)
             failed = port.end()
         port.check(result, failed)
+        _forkers[id(self)] = weakref.ref(self)
 
     def __dealloc__(self):
+        _forkers.pop(id(self), None)
         os_unwatch(&self.watch)
 
     def fileno(self):
@@ -453,6 +455,8 @@ cdef class Watcher:
         cdef int kind
         if self.port.is_closed or self.port.is_shut:
             self.port._must_be_open()
+        if self.watch.io < 0:
+            return ("lost",)
         with nogil:
             kind = os_next_change(&self.watch, &change)
         if kind < 0:
@@ -465,6 +469,10 @@ cdef class Watcher:
         if kind == CHANGE_ADDRESS_REMOVED:
             return "removed", address_tuple(&change.address)
         return ("moved",) if kind == CHANGE_MOVED else ("lost",) if kind == CHANGE_LOST else None
+
+    def _after_fork(self):
+        """In the child: what comes is for the parent."""
+        os_unwatch(&self.watch)
 
 
 cdef class Buffers:
