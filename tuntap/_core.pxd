@@ -73,7 +73,7 @@ cdef class Port:
     cdef void release(self) noexcept nogil
     cdef int begin_wait(self, int path, unsigned int *interrupts) noexcept nogil
     cdef int end_wait(self, unsigned int interrupts) noexcept nogil
-    cdef int may_wait(self, int path) noexcept nogil
+    cdef int may_wait(self, int path, int64_t timeout_ns) noexcept nogil
     cdef bint wait_ready(self, int path, object timeout, Event event) except -1
     cdef tell_tasks(self)
     cdef void note_segments(self, bint are_there) noexcept nogil

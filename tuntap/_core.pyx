@@ -440,10 +440,9 @@ cdef class Watcher:
                 result = os_watch(&port.handle, &self.watch)
             failed = port.end()
         port.check(result, failed)
-        _forkers[id(self)] = weakref.ref(self)
+        _forkers.add(self)
 
     def __dealloc__(self):
-        _forkers.pop(id(self), None)
         os_unwatch(&self.watch)
 
     def fileno(self):
@@ -770,7 +769,7 @@ cdef class Port:
         """Note that a task is about to wait; WOULD_WAIT, or why it does not."""
         cdef int outcome
         take(&self.state_lock)
-        outcome = self.may_wait(path)
+        outcome = self.may_wait(path, -1)
         if outcome == WOULD_WAIT:
             self.tasks += 1
             interrupts[0] = self.interrupts
@@ -1183,14 +1182,18 @@ cdef class Port:
         while True:
             if event is not None and event.state:
                 raise self.failure(path, IS_SET, b"")
+            # First without waiting, and again after a wait, which the event may have ended and be clear by now.
             with nogil:
-                outcome = self.wait(path, left, other)
-            if outcome == 1 and (event is None or not event.state):
+                outcome = self.wait(path, 0, -1)
+            if outcome == 1:
                 return True
-            if outcome == 0 and left == 0:
-                if timeout is NO_WAIT:
-                    return False
-                raise timed_out(path)
+            if outcome == 0:
+                if left == 0:
+                    if timeout is NO_WAIT:
+                        return False
+                    raise timed_out(path)
+                with nogil:
+                    outcome = self.wait(path, left, other)
             if outcome < 0:
                 self.settle(path, outcome, deadline, other)
             left = time_left(deadline)
@@ -1349,7 +1352,7 @@ cdef class Port:
             os_set(&self.handle, SETTING_OFFLOAD, self.offload.types[0])
         give(&self.control_lock)
 
-    cdef int may_wait(self, int path) noexcept nogil:
+    cdef int may_wait(self, int path, int64_t timeout_ns) noexcept nogil:
         """WOULD_WAIT, or why there is no wait; state_lock is held."""
         if self.is_closed:
             return IS_CLOSED
@@ -1357,7 +1360,7 @@ cdef class Port:
             return IS_SHUT
         if path == PATH_RECV and self.has_segments:
             return 1
-        if self.latched:
+        if self.latched and timeout_ns:
             self.latched = False
             return IS_INTERRUPTED
         return WOULD_WAIT
@@ -1368,7 +1371,7 @@ cdef class Port:
         cdef unsigned int interrupts
         cdef int outcome
         take(&self.state_lock)
-        outcome = self.may_wait(path)
+        outcome = self.may_wait(path, timeout_ns)
         if outcome != WOULD_WAIT:
             give(&self.state_lock)
             return outcome
