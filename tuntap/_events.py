@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from tuntap._config import AddressEntry, Interface
+from tuntap._deadline import Deadline
 from tuntap._errors import ClosedError, DeviceGoneError
 
 if TYPE_CHECKING:
@@ -54,7 +54,14 @@ class EventSource:
         self._link, self._addresses = self._look()
 
     def fileno(self) -> int:
-        """A descriptor that is readable when something may have happened; it may change after each event."""
+        """A descriptor that is readable when something may have happened; it may change after each event.
+
+        One notification may be several events: get them until `TimeoutError` before waiting on it.
+
+        Returns
+        -------
+        int
+        """
         return self._watcher.fileno()
 
     def _look(self) -> tuple[_Link, dict[object, Interface]]:
@@ -144,11 +151,9 @@ class Events(EventSource):
         ClosedError, InterruptError
             As for a receive.
         """
-        deadline = None if timeout is None else time.monotonic() + timeout
+        deadline = Deadline(timeout)
         while (event := self._next()) is None:
-            if deadline is not None:
-                timeout = max(deadline - time.monotonic(), 0)
-            self._device._wait_beside(self._watcher.fileno(), timeout)
+            self._device._wait_beside(self._watcher.fileno(), deadline.left())
         return event
 
     def __iter__(self) -> Iterator[LinkEvent]:
