@@ -60,7 +60,8 @@ class _MemoryWatcher:
         self._device = device
         self._changes: deque[ChangeTuple] = deque()
         self._reader, self._writer = socket.socketpair()
-        self._reader.setblocking(False)
+        for end in (self._reader, self._writer):
+            end.setblocking(False)
 
     def __del__(self) -> None:
         self._reader.close()
@@ -71,14 +72,22 @@ class _MemoryWatcher:
 
     def tell(self, change: ChangeTuple) -> None:
         self._changes.append(change)
-        self._writer.send(b"!")
+        self._signal()
+
+    def _signal(self) -> None:
+        with contextlib.suppress(BlockingIOError):  # full: it is readable
+            self._writer.send(b"!")
 
     def next(self) -> ChangeTuple | None:
         self._device._must_be_open()
+        with contextlib.suppress(BlockingIOError):
+            self._reader.recv(1 << 16)
         if not self._changes:
             return None
-        self._reader.recv(1)
-        return self._changes.popleft()
+        change = self._changes.popleft()
+        if self._changes:
+            self._signal()
+        return change
 
 
 class _Memory(Device):
