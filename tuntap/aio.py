@@ -14,7 +14,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from tuntap import _core, _device
-from tuntap._errors import ClosedError, DeviceGoneError, PacketError
+from tuntap._deadline import Deadline
+from tuntap._errors import ClosedError, DeviceGoneError, InterruptError, PacketError
 from tuntap._events import EventSource, LinkEvent
 from tuntap._transport import PacketTransport
 from tuntap._turns import AsyncCalls, call, running_trio
@@ -209,17 +210,19 @@ async def _connect(protocol_factory: Callable[[], _P], device: Tun | Tap) -> tup
 
 
 class FramedReader(Reading[_T]):
-    """Receives objects; see `tuntap.framed.FramedReader`."""
+    """Receives objects, for one task at a time; see `tuntap.framed.FramedReader`."""
 
     _device: _Async
 
     async def recv(self, timeout: float | None = None) -> _T:
         """Receive one object."""
-        deadline = None if timeout is None else time.monotonic() + timeout
-        while (item := self._decoded()) is None:
-            await self._device.recv_batch(self._batch, timeout)
-            if deadline is not None:
-                timeout = max(deadline - time.monotonic(), 0)
+        deadline = Deadline(timeout)
+        item = self._decoded()
+        while item is None:
+            await self._device.recv_batch(self._batch, deadline.left())
+            item = self._decoded()
+            if item is None and deadline.has_passed():
+                raise _core.timed_out("recv")
         return item
 
     def __aiter__(self) -> Self:
@@ -234,14 +237,15 @@ class FramedReader(Reading[_T]):
 
 
 class FramedWriter(Writing[_T]):
-    """Sends objects; see `tuntap.framed.FramedWriter`."""
+    """Sends objects, for one task at a time; see `tuntap.framed.FramedWriter`."""
 
     _device: _Async
 
     async def send(self, item: _T, timeout: float | None = None) -> None:
         """Send one object, and what was fed before it."""
+        deadline = Deadline(timeout)
         await self.feed(item, timeout)
-        await self.flush(timeout)
+        await self.flush(deadline.left())
 
     async def feed(self, item: _T, timeout: float | None = None) -> None:
         """Keep an object to be sent; those kept go first if there is no room for more."""
@@ -251,15 +255,16 @@ class FramedWriter(Writing[_T]):
 
     async def flush(self, timeout: float | None = None) -> None:
         """Send everything that was fed."""
-        deadline = None if timeout is None else time.monotonic() + timeout
+        deadline = Deadline(timeout)
         while self.pending:
             try:
-                self._note_sent(await self._device.send_batch(self._batch, timeout, start=self._sent))
+                # What ends a wait must not end this: how much was sent would be lost.
+                self._note_sent(await self._device.send_batch(self._batch, 0, start=self._sent))
+            except TimeoutError:
+                await self._device.wait_writable(deadline.left())
             except PacketError:
                 self._note_sent(1)
                 raise
-            if deadline is not None:
-                timeout = max(deadline - time.monotonic(), 0)
 
 
 class Framed(Generic[_T]):

@@ -1,18 +1,21 @@
 """Packets as objects: a codec between a device and a program.
 
 `Framed` receives and sends objects; a codec of the program's own says how they are written as packets.  Its
-halves, `FramedReader` and `FramedWriter`, may be had alone and used from a thread each.  The same for event
-loops is in `tuntap.aio`.
+halves, `FramedReader` and `FramedWriter`, may be had alone and used from a thread each, one thread at a time.
+The same for event loops is in `tuntap.aio`.
 """
 
 from __future__ import annotations
 
-import time
+import errno
+import operator
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Generic, Protocol, Self, TypeVar
 
 import numpy as np
 
+from tuntap import _core
+from tuntap._deadline import Deadline
 from tuntap._errors import ClosedError, PacketError
 
 if TYPE_CHECKING:
@@ -96,8 +99,14 @@ class Reading(Generic[_T]):
     def _decoded(self) -> _T | None:
         """The next object there is; a packet that its decoder fails at is gone."""
         while self._next < self._batch.count:
-            packet = self._batch[self._next]
+            position = self._next
             self._next += 1
+            if position in self._batch.truncated:
+                size = self._batch.slot_size
+                raise PacketError(
+                    errno.EMSGSIZE, f"a packet does not fit the slots of {size} bytes, made for a lower MTU"
+                )
+            packet = self._batch[position]
             item = self._decoder.decode(packet)
             if item is not None:
                 return item
@@ -113,6 +122,7 @@ class Writing(Generic[_T]):
         self._encoder = encoder
         self._batch = device.batch(capacity)
         self._sent = 0
+        self._largest = min(self._batch.slot_size, _core.PACKET_MAX + 4 * device._packet_information)
 
     @property
     def pending(self) -> int:
@@ -125,9 +135,9 @@ class Writing(Generic[_T]):
     def _encode(self, item: _T) -> None:
         """Take an object into the batch, which has room; one that its encoder fails at is not taken."""
         used = self._batch.count
-        size = self._encoder.encode(item, self._batch.data[used])
-        if not 0 <= size <= self._batch.slot_size:
-            raise ValueError(f"encode() answered {size!r}; a slot has {self._batch.slot_size} bytes")
+        size = operator.index(self._encoder.encode(item, self._batch.data[used]))
+        if not 0 <= size <= self._largest:
+            raise ValueError(f"encode() answered {size}; a packet has up to {self._largest} bytes")
         if size:
             self._batch.lengths[used] = size
             self._batch.headers[used] = 0
@@ -167,11 +177,13 @@ class FramedReader(Reading[_T]):
         TimeoutError, ClosedError, InterruptError, DeviceGoneError
             As for `Tun.recv`.
         """
-        deadline = None if timeout is None else time.monotonic() + timeout
-        while (item := self._decoded()) is None:
-            self._device.recv_batch(self._batch, timeout, event=event)
-            if deadline is not None:
-                timeout = max(deadline - time.monotonic(), 0)
+        deadline = Deadline(timeout)
+        item = self._decoded()
+        while item is None:
+            self._device.recv_batch(self._batch, deadline.left(), event=event)
+            item = self._decoded()
+            if item is None and deadline.has_passed():  # packets that are passed over may never end
+                raise _core.timed_out("recv")
         return item
 
     def __iter__(self) -> Iterator[_T]:
@@ -200,11 +212,20 @@ class FramedWriter(Writing[_T]):
 
     def send(self, item: _T, timeout: float | None = None, *, event: Event | None = None) -> None:
         """Send one object, and what was fed before it; as `feed` and `flush`."""
+        deadline = Deadline(timeout)
         self.feed(item, timeout, event=event)
-        self.flush(timeout, event=event)
+        self.flush(deadline.left(), event=event)
 
     def feed(self, item: _T, timeout: float | None = None, *, event: Event | None = None) -> None:
-        """Keep an object to be sent; those kept go first if there is no room for more."""
+        """Keep an object to be sent; those kept go first if there is no room for more.
+
+        Parameters
+        ----------
+        item
+            What to send.
+        timeout, event : optional
+            As for `flush`.  An object for which there was no room in time is not taken.
+        """
         if self._is_full():
             self.flush(timeout, event=event)
         self._encode(item)
@@ -224,19 +245,20 @@ class FramedWriter(Writing[_T]):
         TimeoutError, LinkDownError, ClosedError, InterruptError, DeviceGoneError
             As for `Tun.send_batch`.
         """
-        deadline = None if timeout is None else time.monotonic() + timeout
+        deadline = Deadline(timeout)
         while self.pending:
             try:
-                self._note_sent(self._device.send_batch(self._batch, timeout, start=self._sent, event=event))
+                # What ends a wait must not end this: how much was sent would be lost.
+                self._note_sent(self._device.send_batch(self._batch, 0, start=self._sent, event=event))
+            except TimeoutError:
+                self._device.wait_writable(deadline.left(), event=event)
             except PacketError:
                 self._note_sent(1)
                 raise
-            if deadline is not None:
-                timeout = max(deadline - time.monotonic(), 0)
 
 
 class Framed(Generic[_T]):
-    """Receives and sends objects.
+    """Receives and sends objects; the device is closed at the end of a ``with``, what was not flushed is lost.
 
     Parameters
     ----------
