@@ -11,6 +11,7 @@ from tuntap._deadline import Deadline
 from tuntap._errors import ClosedError, DeviceGoneError
 
 if TYPE_CHECKING:
+    from tuntap._core import ChangeTuple
     from tuntap._device import Device
 
 Kind = Literal[
@@ -74,7 +75,7 @@ class EventSource:
         while not self._untold:
             if self._is_gone:
                 self._device._get_name()  # raises what there is to say
-            change = ("lost",) if self._must_look else self._watcher.next()
+            change: ChangeTuple | None = ("lost",) if self._must_look else self._watcher.next()
             if change is None:
                 return None
             if change[0] == "link":
