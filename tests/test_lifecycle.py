@@ -24,6 +24,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from forks import fork, reap
 from threads import PATIENCE, CallThread
 
 import tuntap
@@ -1081,38 +1082,6 @@ class TestLinkDown:
         time.sleep(0.02)
         tun.down()
         thread.fails_with(LinkDownError)
-
-
-@contextlib.contextmanager
-def many_threads_may_fork():
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12: fork with threads
-        yield
-
-
-def fork(function):
-    """Run the function in a child; its process id.  A hanging child is killed by its own alarm."""
-    with many_threads_may_fork():
-        pid = os.fork()
-    if pid == 0:
-        status = 1
-        try:
-            signal.signal(signal.SIGALRM, signal.SIG_DFL)
-            signal.alarm(8)
-            function()  # faulthandler's own thread stayed in the parent
-            status = 0
-        except BaseException as error:
-            os.write(2, f"child: {error!r}\n".encode())
-        finally:
-            os._exit(status)
-    return pid
-
-
-def reap(pid):
-    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    assert status != -signal.SIGALRM, "the child hung"
-    assert status == 0
-    return status
 
 
 class TestFork:
