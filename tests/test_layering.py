@@ -81,7 +81,11 @@ COMMAND = sources("_cli/*.py") if IN_TREE else []
 KERNELS = sources("_kernels/*.py", "_kernels/*.pyx", "_kernels/*.pxd") if IN_TREE else []
 CORES = sources("_os/*.pyx") if IN_TREE else []
 OS = [*CORES, *sources("_os/*.pxd", "_os/*.py")] if IN_TREE else []
-JOINT = sources("_core.pyx", "_core.pxd", "_offload.pyx", "_offload.pxd", "_turns.pyx", "_turns.pxd") if IN_TREE else []
+JOINT = (
+    sources("_core.pyx", "_core.pxd", "_offload.pyx", "_offload.pxd", "_turns.pyx", "_turns.pxd")
+    if IN_TREE
+    else []
+)
 
 
 def loaded_by_users():

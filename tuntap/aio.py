@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from tuntap import _core, _device
 from tuntap._deadline import Deadline
-from tuntap._errors import ClosedError, DeviceGoneError, InterruptError, PacketError
+from tuntap._errors import ClosedError, DeviceGoneError, PacketError
 from tuntap._events import EventSource, LinkEvent
 from tuntap._transport import PacketTransport
 from tuntap._turns import AsyncCalls, call, running_trio
@@ -222,7 +222,7 @@ class FramedReader(Reading[_T]):
             await self._device.recv_batch(self._batch, deadline.left())
             item = self._decoded()
             if item is None and deadline.has_passed():
-                raise _core.timed_out("recv")
+                raise _core.timed_out(_core.RECV)
         return item
 
     def __aiter__(self) -> Self:

@@ -183,7 +183,7 @@ class FramedReader(Reading[_T]):
             self._device.recv_batch(self._batch, deadline.left(), event=event)
             item = self._decoded()
             if item is None and deadline.has_passed():  # packets that are passed over may never end
-                raise _core.timed_out("recv")
+                raise _core.timed_out(_core.RECV)
         return item
 
     def __iter__(self) -> Iterator[_T]:
@@ -258,7 +258,7 @@ class FramedWriter(Writing[_T]):
 
 
 class Framed(Generic[_T]):
-    """Receives and sends objects; the device is closed at the end of a ``with``, what was not flushed is lost.
+    """Receives and sends objects.  The end of a ``with`` closes the device; what was not flushed is lost.
 
     Parameters
     ----------
