@@ -367,7 +367,7 @@ cdef class Event:
     def __dealloc__(self):
         os_close(&self.handle)
 
-    def set(self, int32_t value=1):
+    def set(self, value=1):
         """End the calls; the first `value` since the last `clear` stays.
 
         Parameters
@@ -375,12 +375,15 @@ cdef class Event:
         value : int, optional
             Whatever the threads that wake up should know; 32 bits, not 0.
         """
-        if value == 0:
-            raise ValueError("the value of an event that is set is not 0")
+        cdef int32_t number
+        value = operator_index(value)
+        if value == 0 or not -0x80000000 <= value <= 0x7fffffff:
+            raise ValueError(f"the value of an event that is set has 32 bits and is not 0, unlike {value}")
+        number = value
         with nogil:
             take(&self.lock)
             if self.state == 0:
-                self.state = value
+                self.state = number
                 os_wake(&self.handle)
             give(&self.lock)
 
