@@ -353,7 +353,7 @@ class AsyncCalls:
     @coroutine
     def recv_vectored(self, buffers, timeout=None):
         """Receive one packet into several buffers; see `tuntap.Tun.recv_vectored`."""
-        return begin(self, PATH_RECV, timeout, port_recv_vectored, (self, buffers, NO_WAIT), self)
+        return begin(self, PATH_RECV, timeout, port_recv_vectored, (self, list(buffers), NO_WAIT), self)
 
     @coroutine
     def recv_batch(self, batch, timeout=None):

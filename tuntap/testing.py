@@ -310,7 +310,7 @@ class _AsyncMemory(aio._AsyncDevice, _Memory):
     def recv_vectored(  # type: ignore[override]
         self, buffers: Sequence[Writable], timeout: float | None = None
     ) -> Coroutine[Any, Any, int]:
-        return self._call(_core.RECV, timeout, _Memory.recv_vectored, buffers)
+        return self._call(_core.RECV, timeout, _Memory.recv_vectored, list(buffers))
 
     def recv_batch(  # type: ignore[override]
         self, batch: _core.Slots, timeout: float | None = None
