@@ -34,8 +34,8 @@ class Peer:
 def build() -> dict[str, Peer]:
     """Every peer there can be here, by name."""
     BUILT.mkdir(exist_ok=True)
-    found = [_ours("tuntap"), _ours("os.read, os.write"), _c()]
-    found += [peer for peer in (_tun_rs(), _wireguard_go()) if peer]
+    found = [_ours("tuntap"), _ours("os.read, os.write"), *_ours_async(), _c()]
+    found += [*_tun_rs(), *_wireguard_go()]
     if find_spec("pytun"):
         found.append(_ours("python-pytun"))
     else:
@@ -65,6 +65,18 @@ def _ours(name: str) -> Peer:
     return Peer(name, (sys.executable, str(SOURCES / "python/relay.py"), name))
 
 
+def _ours_async() -> list[Peer]:
+    """Its asynchronous relay, by the loop that runs it."""
+    program = (sys.executable, str(SOURCES / "python/relay_async.py"))
+    loops = ["asyncio", "two-loops"]
+    for loop in ("uvloop", "trio"):
+        if find_spec(loop):
+            loops.append(loop)
+        else:
+            _leave_out(loop, "not installed")
+    return [Peer(f"tuntap, {loop}", (*program, loop)) for loop in loops]
+
+
 def _c() -> Peer:
     target = BUILT / "relay-c"
     compiler = shlex.split(os.environ.get("CC", "cc"))
@@ -72,22 +84,26 @@ def _c() -> Peer:
     return Peer("C", (str(target),))
 
 
-def _tun_rs() -> Peer | None:
+def _tun_rs() -> list[Peer]:
     if not shutil.which("cargo"):
         return _leave_out("tun-rs", "there is no cargo")
     folder = BUILT / "tun-rs"
     manifest = SOURCES / "tun-rs/Cargo.toml"
     _run("tun-rs", ["cargo", "build", "--release", "--quiet", "--locked", "--manifest-path", manifest,
                     "--target-dir", folder])  # fmt: skip
-    return Peer("tun-rs", (str(folder / "release/relay"),), (str(folder / "release/pump"),))
+    programs = folder / "release"
+    return [
+        Peer("tun-rs", (str(programs / "relay"),), (str(programs / "pump"),)),
+        Peer("tun-rs, tokio", (str(programs / "relay_tokio"),)),
+    ]
 
 
-def _wireguard_go() -> Peer | None:
+def _wireguard_go() -> list[Peer]:
     if not shutil.which("go"):
         return _leave_out("wireguard-go", "there is no go")
     target = BUILT / "wireguard-go"
     _run("wireguard-go", ["go", "build", "-o", target, "."], cwd=SOURCES / "wireguard-go")
-    return Peer("wireguard-go", (str(target),), (str(target), "pump"))
+    return [Peer("wireguard-go", (str(target),), (str(target), "pump"))]
 
 
 def _run(what: str, command: list, **options: object) -> None:
@@ -95,5 +111,6 @@ def _run(what: str, command: list, **options: object) -> None:
     subprocess.run(command, check=True, **options)
 
 
-def _leave_out(name: str, why: str) -> None:
+def _leave_out(name: str, why: str) -> list[Peer]:
     print(f"{name} is left out: {why}", flush=True)
+    return []

@@ -1,7 +1,25 @@
 //! What the programs have in common.
 
+use std::fs::File;
+use std::io;
 use std::ops::Range;
-use tun_rs::{ExpandBuffer, VIRTIO_NET_HDR_LEN};
+use std::os::fd::AsRawFd;
+use tun_rs::{DeviceBuilder, ExpandBuffer, VIRTIO_NET_HDR_LEN};
+
+pub const MTU: usize = 1500;
+
+/// An interface to be made in a network namespace, which this thread enters.
+pub fn interface(netns: &str, name: &str, mode: &str) -> io::Result<DeviceBuilder> {
+    let space = File::open(netns)?;
+    if unsafe { libc::setns(space.as_raw_fd(), libc::CLONE_NEWNET) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(DeviceBuilder::new().name(name).enable(false).with(|builder| {
+        builder
+            .offload(mode.starts_with("offload"))
+            .multi_queue(mode.ends_with("-queues"));
+    }))
+}
 
 /// A packet behind room for its virtio-net header, in memory that never moves and is never cleared:
 /// what tun-rs wants to receive into is as large as it may get, what it is to send as large as it is.

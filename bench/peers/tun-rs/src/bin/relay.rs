@@ -5,29 +5,13 @@
 //! opens an interface of that name in each network namespace, says "ready" and relays until it is
 //! killed: one packet a call, or super-packets split and coalesced again; through one queue or two.
 
-use std::fs::File;
-use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::{env, io, process, thread};
-use tun_rs::{DeviceBuilder, GROTable, SyncDevice, IDEAL_BATCH_SIZE, VIRTIO_NET_HDR_LEN};
-use tun_rs_peer::Slot;
-
-const MTU: usize = 1500;
+use tun_rs::{GROTable, SyncDevice, IDEAL_BATCH_SIZE, VIRTIO_NET_HDR_LEN};
+use tun_rs_peer::{interface, Slot, MTU};
 
 fn open(netns: &str, name: &str, mode: &str) -> io::Result<Vec<Arc<SyncDevice>>> {
-    let space = File::open(netns)?;
-    if unsafe { libc::setns(space.as_raw_fd(), libc::CLONE_NEWNET) } < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    let device = DeviceBuilder::new()
-        .name(name)
-        .enable(false)
-        .with(|builder| {
-            builder
-                .offload(mode.starts_with("offload"))
-                .multi_queue(mode.ends_with("-queues"));
-        })
-        .build_sync()?;
+    let device = interface(netns, name, mode)?.build_sync()?;
     let mut queues = vec![];
     if mode.ends_with("-queues") {
         queues.push(Arc::new(device.try_clone()?));
