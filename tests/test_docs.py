@@ -1,4 +1,4 @@
-"""The code in the README is true."""
+"""The code in the README and in the pages of docs/ is true."""
 
 import re
 import subprocess
@@ -11,27 +11,37 @@ import tuntap
 from tuntap import cli, testing
 
 README = Path(__file__).parent.parent / "README.md"
-OFFLOAD = README.parent / "docs" / "offload.md"
+DOCS = README.parent / "docs"
 
 
-def test_the_first_example_runs(net):
-    [block] = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
-    # Somebody has to send what it receives.
+def python_blocks(path):
+    return re.findall(r"^```python\n(.*?)^```", path.read_text(), re.DOTALL | re.MULTILINE)
+
+
+PAGES = [path for path in sorted(DOCS.glob("*.md")) if python_blocks(path)]
+
+
+@pytest.fixture
+def traffic(net):
+    """Somebody has to send what the examples receive."""
     sender = (
         "import socket, time\n"
         "s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n"
-        "for _ in range(500):\n"
+        "for _ in range(3000):\n"
         "    try: s.sendto(b'x', ('10.0.0.2', 9))\n"
         "    except OSError: pass\n"
         "    time.sleep(0.01)\n"
     )
     process = subprocess.Popen([sys.executable, "-c", sender])
-    try:
-        scope: dict[str, object] = {}
-        exec(block, scope)
-    finally:
-        process.kill()
-        process.wait()
+    yield
+    process.kill()
+    process.wait()
+
+
+def test_the_first_example_runs(traffic):
+    [block] = python_blocks(README)
+    scope: dict[str, object] = {}
+    exec(block, scope)
     assert isinstance(scope["n"], int)
     assert scope["n"] >= 1
     assert tuntap.interfaces() == []
@@ -43,18 +53,26 @@ def test_each_command_of_the_readme_exists(command, capsys):
     assert command in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("number", range(3))
-def test_the_examples_of_offload_run(net, number):
-    blocks = re.findall(r"```python\n(.*?)```", OFFLOAD.read_text(), re.DOTALL)
-    assert len(blocks) == 3
+def test_the_pages_with_examples_are_found():
+    assert {"async", "events", "framed", "offload", "threads"} <= {page.stem for page in PAGES}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_the_examples_of_a_page_run_in_their_order(traffic, page):
     packet = testing.udp("10.0.2.2", "10.0.2.1", 7, 9, b"x")
-    # The router solicitation of the new interface is what it receives.
-    exec(blocks[number], {"tuntap": tuntap, "packet": packet})
-    assert tuntap.interfaces() == []
+    scope = {"tuntap": tuntap, "packet": packet}
+    for block in python_blocks(page):
+        # What an example receives is the traffic, or the router solicitation of its new interface.
+        exec(block, scope)
+        assert tuntap.interfaces() == []
 
 
-def test_every_file_the_readme_links_to_exists():
+@pytest.mark.parametrize("page", [README, *sorted(DOCS.glob("*.md"))], ids=lambda page: page.name)
+def test_every_file_a_page_links_to_exists(page):
+    for link in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
+        assert (page.parent / link).exists(), link
+
+
+def test_the_readme_links_to_every_page():
     links = re.findall(r"\]\(([^)]+)\)", README.read_text())
-    assert links
-    for link in links:
-        assert (README.parent / link).exists(), link
+    assert {f"docs/{page.name}" for page in DOCS.glob("*.md")} <= set(links)

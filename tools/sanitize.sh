@@ -24,7 +24,7 @@ done
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-cp -r "$root"/{setup.py,pyproject.toml,README.md,CHANGELOG.md,LICENSE,tuntap,tests,bench,docs} "$work"
+cp -r "$root"/{setup.py,pyproject.toml,README.md,CHANGELOG.md,LICENSE,tuntap,tests,bench,docs,examples} "$work"
 find "$work" \( -name '*.so' -o -name __pycache__ \) -prune -exec rm -r {} +
 cd "$work"
 

@@ -1,0 +1,377 @@
+"""Each program of examples/ does what it says, on traffic of the kernel, and Ctrl-C ends it in order."""
+
+import ast
+import contextlib
+import hashlib
+import importlib.util
+import re
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tuntap import offload, testing
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+pytestmark = pytest.mark.skipif(not EXAMPLES.exists(), reason="the examples are not beside the tests")
+
+PATIENCE = 30
+
+
+def inside(netns, *command):
+    return [*(["nsenter", f"--net={netns}"] if netns else []), *map(str, command)]
+
+
+def run(*command, netns=None):
+    """A command that must succeed, and what it said."""
+    result = subprocess.run(inside(netns, *command), capture_output=True, text=True, timeout=PATIENCE)
+    assert result.returncode == 0, f"{command}: {result.stdout}{result.stderr}"
+    return result.stdout
+
+
+def ping(address, *options, count=20, netns=None):
+    """So many replies; requests are sent until they have come."""
+    return run("ping", "-c", count, "-i", "0.002", "-w", "10", *options, address, netns=netns)
+
+
+def unanswered(address, *options):
+    """What ping says when nobody answers."""
+    command = ["ping", "-c", "3", "-i", "0.05", "-W", "0.2", *options, address]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
+    assert result.returncode == 1, result.stdout + result.stderr
+    return result.stdout
+
+
+def received_packets(name):
+    lines = run("ip", "-s", "link", "show", "dev", name).splitlines()
+    [at] = [i for i, line in enumerate(lines) if "RX:" in line]
+    return int(lines[at + 1].split()[1])
+
+
+class Program:
+    """An example that runs; it has said its first line."""
+
+    def __init__(self, name, *arguments, netns=None):
+        command = inside(netns, sys.executable, "-W", "default", EXAMPLES / name, *arguments)
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        self.patience = threading.Timer(PATIENCE, self.process.kill)
+        self.patience.start()
+        self.first_line = self.read_line()
+
+    def read_line(self):
+        line = self.process.stdout.readline()
+        assert line, f"ended with {self.process.wait()}: {self.process.stderr.read()}"
+        return line
+
+    def end(self, ctrl_c=True):
+        if ctrl_c:
+            self.process.send_signal(signal.SIGINT)
+        output, errors = self.process.communicate()
+        assert errors == ""
+        assert self.process.returncode in ((0, 130) if ctrl_c else (0,))
+        return output
+
+    def clean_up(self):
+        self.patience.cancel()
+        self.patience.join()
+        self.process.kill()
+        self.process.communicate()
+
+
+@pytest.fixture
+def start(net):
+    """Start an example; those that still run at the end of the test are ended by Ctrl-C, and must."""
+    with contextlib.ExitStack() as stack:
+        programs = []
+
+        def start_one(name, *arguments, netns=None):
+            program = Program(name, *arguments, netns=netns)
+            stack.callback(program.clean_up)
+            programs.append(program)
+            return program
+
+        yield start_one
+        for program in programs:
+            if program.process.returncode is None:
+                assert program.process.poll() is None, program.process.stderr.read()
+                program.end()
+
+
+@pytest.fixture
+def cable(other_netns):
+    """A link between this network namespace and another one; the path of that."""
+    pid = other_netns.split("/")[2]
+    run("ip", "link", "add", "here0", "type", "veth", "peer", "name", "there0", "netns", pid)
+    for name, netns, host in (("here0", None, 1), ("there0", other_netns, 2)):
+        run("ip", "address", "add", f"192.0.2.{host}/24", "dev", name, netns=netns)
+        run("ip", "address", "add", f"2001:db8::{host}/64", "dev", name, "nodad", netns=netns)
+        run("ip", "link", "set", name, "up", netns=netns)
+    yield other_netns
+    run("ip", "link", "delete", "here0")
+
+
+def load(name):
+    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def need(module):
+    """Skip where a module is not to be had; it is not imported here."""
+    if importlib.util.find_spec(module) is None:
+        pytest.skip(f"{module} is not installed")
+
+
+def test_every_example_is_run_by_a_test():
+    named = re.findall(r'"(\w+\.py)"', Path(__file__).read_text())
+    assert set(named) == {path.name for path in EXAMPLES.glob("*.py")}
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.name)
+def test_every_example_says_how_to_run_it(path):
+    assert f"sudo python examples/{path.name} " in ast.get_docstring(ast.parse(path.read_text()))
+
+
+def test_pings_to_every_address_of_a_subnet_are_answered(start):
+    name = start("icmp_responder.py", "10.9.0.1/24", "fd00:9::1/64").first_line.split(":")[0]
+    for size in (0, 55, 1400):
+        ping("10.9.0.77", "-s", size)
+        ping("fd00:9::abcd", "-s", size)
+    ping("10.9.0.200", "-R", count=1)  # with an IP option
+    run("ip", "route", "add", "10.99.0.0/24", "dev", name)
+    before = received_packets(name)
+    unanswered("10.99.0.1")
+    unanswered("10.9.0.77", "-s", "3000")  # in fragments
+    assert received_packets(name) == before
+
+
+TUNNELS = {
+    "sync": ["udp_tunnel_sync.py"],
+    "asyncio": ["udp_tunnel_asyncio.py"],
+    "uvloop": ["udp_tunnel_asyncio.py", "--uvloop"],
+    "trio": ["udp_tunnel_trio.py"],
+}
+JUNK = """
+import socket, sys
+family = socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET
+with socket.socket(family, socket.SOCK_DGRAM) as sock:
+    sock.bind((sys.argv[1], 5555))
+    for datagram in (b"", bytes(2), bytes([0, 0, 0, 1]), bytes([0, 0, 0, 1]) + bytes(30), bytes(60)):
+        sock.sendto(datagram, (sys.argv[2], 5555))
+"""
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "here", "there"),
+    [
+        ("sync", "asyncio", "192.0.2.1", "192.0.2.2"),
+        ("asyncio", "sync", "2001:db8::1", "2001:db8::2"),
+        ("uvloop", "trio", "2001:db8::1", "2001:db8::2"),
+        ("trio", "uvloop", "192.0.2.1", "192.0.2.2"),
+    ],
+)
+def test_a_tunnel_carries_packets_between_two_hosts(cable, start, one, other, here, there):
+    for name in {one, other} & {"trio", "uvloop"}:
+        need(name)
+    program, *options = TUNNELS[one]
+    start(program, here, there, *options, "--address", "10.8.0.1/24", "fd00:8::1/64")
+    unanswered("10.8.0.2")  # nobody is at the other end, and its kernel says so
+    run(sys.executable, "-ISc", JUNK, there, here, netns=cable)
+    program, *options = TUNNELS[other]
+    start(program, there, here, *options, "--address", "10.8.0.2/24", "fd00:8::2/64", netns=cable)
+    for size in (0, 1372):
+        ping("10.8.0.2", "-s", size)
+        ping("fd00:8::2", "-s", min(size, 1352), netns=None)
+    ping("10.8.0.1", netns=cable)
+
+
+def test_a_tunnel_does_not_take_packets_of_another(cable, start):
+    start("udp_tunnel_sync.py", "192.0.2.1", "192.0.2.2", "--address", "10.8.0.1/24")
+    start(
+        "udp_tunnel_sync.py", "192.0.2.2", "192.0.2.1", "--number", "2", "--address", "10.8.0.2/24",
+        netns=cable,
+    )  # fmt: skip
+    unanswered("10.8.0.2")
+
+
+RECEIVER = """
+import hashlib, socket
+with socket.create_server(("10.7.0.2", 9)) as server:
+    print("listening", flush=True)
+    connection, _ = server.accept()
+    with connection:
+        data = hashlib.sha256()
+        while block := connection.recv(65536):
+            data.update(block)
+        connection.sendall(data.digest())
+"""
+
+
+def test_a_switch_connects_its_ports_and_learns(other_netns, start):
+    start("tap_bridge.py", "red0", f"blue0@{other_netns}", "green0")
+    run("ip", "address", "add", "10.7.0.1/24", "dev", "red0")
+    run("ip", "address", "add", "10.7.0.2/24", "dev", "blue0", netns=other_netns)
+    run("ip", "address", "add", "fd00:7::1/64", "dev", "red0", "nodad")
+    run("ip", "address", "add", "fd00:7::2/64", "dev", "blue0", "nodad", netns=other_netns)
+    ping("10.7.0.2", count=1)
+    before = received_packets("green0")
+    ping("10.7.0.2", count=100)
+    ping("fd00:7::2", count=100)
+    ping("10.7.0.1", count=100, netns=other_netns)
+    # Who has which address is asked of all; 600 frames besides went to one port each.
+    assert received_packets("green0") - before < 100
+    # A port that is down takes nothing, and nothing ends for that.
+    run("ip", "link", "set", "green0", "down")
+    run("ip", "neighbour", "flush", "dev", "red0")
+    ping("10.7.0.2", count=1)
+
+    receiver = subprocess.Popen(inside(other_netns, sys.executable, "-ISc", RECEIVER), stdout=subprocess.PIPE)
+    try:
+        assert receiver.stdout.readline() == b"listening\n"
+        data = bytes(range(256)) * 8192
+        with socket.create_connection(("10.7.0.2", 9), timeout=PATIENCE) as sock:
+            sock.sendall(data)
+            sock.shutdown(socket.SHUT_WR)
+            assert sock.recv(32) == hashlib.sha256(data).digest()
+        assert receiver.wait(PATIENCE) == 0
+    finally:
+        receiver.kill()
+        receiver.wait()
+        receiver.stdout.close()
+
+
+def test_a_switch_forgets_stations():
+    bridge = load("tap_bridge")
+    table = bridge.MacTable()
+    station, many = bytes.fromhex("020000000001"), bytes.fromhex("ffffffffffff")
+    table.learn(station, "a")
+    table.learn(many, "a")
+    assert (table.find(station), table.find(many)) == ("a", None)
+    table.learn(station, "b")
+    assert table.find(station) == "b"
+    bridge.MAX_AGE = 0.0
+    assert table.find(station) is None
+    # Many that are made up do not fill the memory, and make room when they are old.
+    for number in range(2 * bridge.MAX_STATIONS):
+        table.learn(b"\x02" + number.to_bytes(5, "big"), "a")
+        assert len(table.stations) <= bridge.MAX_STATIONS
+
+
+def test_a_router_passes_packets_on_and_counts_them_down(other_netns, start):
+    start(
+        "router.py", "--left", "10.1.0.1/24", "fd00:1::1/64", "--right", "10.2.0.1/24", "fd00:2::1/64",
+        "--right-netns", other_netns,
+    )  # fmt: skip
+    run("ip", "route", "add", "10.2.0.0/24", "dev", "left")
+    run("ip", "route", "add", "fd00:2::/64", "dev", "left")
+    run("ip", "route", "add", "10.1.0.0/24", "dev", "right", netns=other_netns)
+    run("ip", "route", "add", "fd00:1::/64", "dev", "right", netns=other_netns)
+    for size in (0, 1400):
+        assert "ttl=63" in ping("10.2.0.1", "-s", size)
+        assert "ttl=63" in ping("fd00:2::1", "-s", size)
+    ping("10.1.0.1", netns=other_netns)
+    assert "ttl=63" in ping("10.2.0.1", "-t", "2", count=1)
+    assert "From 10.1.0.254 icmp_seq=1 Time to live exceeded" in unanswered("10.2.0.1", "-t", "1")
+    router = "fd00:1::ffff:ffff:ffff:fffe"
+    assert f"From {router} icmp_seq=1 Time exceeded: Hop limit" in unanswered("fd00:2::1", "-t", "1")
+    run("ip", "link", "set", "right", "down", netns=other_netns)
+    unanswered("10.2.0.1")
+    run("ip", "link", "set", "right", "up", netns=other_netns)
+    run("ip", "route", "add", "10.1.0.0/24", "dev", "right", netns=other_netns)
+    ping("10.2.0.1", count=1)
+
+
+def test_the_router_sums_as_the_kernel_does():
+    packets = np.zeros((65536, 20), np.uint8)
+    packets[:, 0], packets[:, 8] = 0x45, 64
+    identification = np.arange(65536)  # so that there is every checksum
+    packets[:, 4], packets[:, 5] = identification >> 8, identification & 0xFF
+    for packet in packets:
+        packet[10:12] = np.frombuffer(offload.checksum(packet).to_bytes(2, "big"), np.uint8)
+    load("router").count_down(packets, identification, 4)
+    assert (packets[:, 8] == 63).all()
+    for packet in packets:
+        found = packet[10:12].tobytes()
+        packet[10:12] = 0
+        assert found == offload.checksum(packet).to_bytes(2, "big")
+
+
+def test_the_router_tells_nobody_about_icmp_errors():
+    router = load("router")
+    view = lambda packet: np.frombuffer(packet, np.uint8)  # noqa: E731
+    error4 = testing.ip_packet("10.1.0.1", "10.2.0.1", 1, bytes([3, 1]) + bytes(20))
+    error6 = testing.ip_packet("fd00:1::1", "fd00:2::1", 58, bytes([1, 0]) + bytes(20))
+    fragment = bytearray(testing.udp("10.1.0.1", "10.2.0.1", 1, 2, bytes(20)))
+    fragment[7] = 3
+    assert not router.may_be_answered(view(error4), 4)
+    assert not router.may_be_answered(view(error6), 6)
+    assert not router.may_be_answered(view(fragment), 4)
+    assert router.may_be_answered(view(testing.icmp_echo("10.1.0.1", "10.2.0.1")), 4)
+    assert router.may_be_answered(view(testing.icmp_echo("fd00:1::1", "fd00:2::1")), 6)
+    assert router.may_be_answered(view(testing.udp("10.1.0.1", "10.2.0.1", 1, 2)), 4)
+
+
+def ask(address, port, question):
+    """What a UDP service answers."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as sock:
+        sock.connect((address, port))
+        sock.settimeout(PATIENCE)
+        sock.send(question)
+        return sock.recv(65536)
+
+
+def test_datagrams_as_dataclasses_come_back_in_capitals(start, local_route):
+    start("framed_dataclass.py", "10.5.0.1/24", "fd00:5::1/64")
+    local_route("fd00:5::1")
+    for address in ("10.5.0.7", "10.5.0.8", "fd00:5::7"):
+        for question in (b"quiet, odd", b"quiet, even", b"", bytes(1000)):
+            assert ask(address, 7, question) == question.upper()
+
+
+def test_packets_of_scapy_answer_questions(start, local_route):
+    need("scapy")
+    start("framed_scapy.py", "10.6.0.1/24", "fd00:6::1/64", "--answer", "192.0.2.7")
+    local_route("fd00:6::1")
+    question = struct.pack("!HHHHHH", 77, 0x0100, 1, 0, 0, 0) + b"\7example\3org\0" + struct.pack("!HH", 1, 1)
+    for address in ("10.6.0.53", "fd00:6::53"):
+        send_junk(address)
+        answer = ask(address, 53, question)
+        number, flags, questions, answers = struct.unpack_from("!HHHH", answer)
+        assert (number, flags >> 15, questions, answers) == (77, 1, 1, 1)
+        assert answer.endswith(socket.inet_aton("192.0.2.7"))
+
+
+def send_junk(address):
+    """Datagrams that are no questions."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as sock:
+        for datagram in (b"", b"x", bytes(12), b"\xff" * 100):
+            sock.sendto(datagram, (address, 53))
+
+
+def test_what_happens_to_an_interface_is_told(start):
+    program = start("link_events.py", "tun7")
+    assert program.first_line == "tun7: mtu 1500, up\n"
+    run("ip", "link", "set", "tun7", "mtu", "1400")
+    assert program.read_line() == "mtu 1400\n"
+    run("ip", "address", "add", "10.4.0.1/24", "dev", "tun7")
+    assert program.read_line() == "address_added 10.4.0.1/24\n"
+    run("ip", "link", "set", "tun7", "down")
+    told = set()
+    while "down" not in told:
+        told.add(program.read_line().strip())
+    run("ip", "link", "delete", "tun7")
+    assert program.end(ctrl_c=False).endswith("gone \n")
+
+
+def test_telling_ends_by_ctrl_c(start):
+    start("link_events.py", "tun7")
