@@ -20,7 +20,7 @@ cdef extern from "<unistd.h>" nogil:
     ssize_t write(int fd, const void *buffer, size_t size)
 
 cdef extern from "<poll.h>" nogil:
-    enum: POLLIN, POLLOUT
+    enum: POLLIN, POLLOUT, POLLPRI
     struct pollfd:
         int fd
         short events
@@ -125,7 +125,8 @@ cdef inline int posix_wait(Handle *handle, int path, intptr_t other, int64_t tim
     cdef int64_t milliseconds = -1
     cdef int count
     entries[0].fd = <int> handle.io if path != PATH_CONTROL else -1
-    entries[0].events = POLLIN if path == PATH_RECV else POLLOUT
+    # tun.c wakes those that wait for a device that is deleted as if there were something to read, or urgent.
+    entries[0].events = POLLIN if path == PATH_RECV else POLLOUT | POLLPRI
     entries[1].fd = <int> handle.wake[0]
     entries[1].events = POLLIN
     entries[2].fd = <int> other
