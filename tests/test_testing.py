@@ -1,5 +1,6 @@
 """What `tuntap.testing` gives to others: a pair in memory, packets, a slow checksum, an echo."""
 
+import asyncio
 import contextlib
 import errno
 import ipaddress
@@ -12,9 +13,20 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from threads import PATIENCE, CallThread
 
 import tuntap
-from tuntap import ClosedError, DeviceGoneError, LinkDownError, PacketBatch, PacketError, Tap, Tun, testing
+from tuntap import (
+    ClosedError,
+    DeviceGoneError,
+    LinkDownError,
+    PacketBatch,
+    PacketError,
+    Tap,
+    Tun,
+    aio,
+    testing,
+)
 from tuntap.testing import checksum, ethernet, icmp_echo, icmp_reply, ip_packet, pair, tcp, udp
 
 scapy = pytest.importorskip("scapy.all", reason="scapy builds the packets to compare with")
@@ -284,6 +296,111 @@ class TestPair:
                 moved += left.recv_batch(batch, timeout=1)
                 assert right.send_batch(batch) == batch.count
             assert [server.recv(timeout=1)[28:] for _ in range(100)] == [bytes([i]) for i in range(100)]
+
+
+def told(events):
+    """What is told without waiting."""
+    found = []
+    with contextlib.suppress(TimeoutError):
+        while True:
+            found.append(events.get(timeout=0))
+    return found
+
+
+class TestEvents:
+    """As those of a real device, which tests/os looks at."""
+
+    def test_everything_that_can_be_changed(self, ends):
+        device, other = ends
+        events = device.events()
+        address = ipaddress.ip_interface("10.9.0.1/24")
+        device.down()
+        device.up()
+        device.carrier = False
+        device.carrier = True
+        device.mtu = 1400
+        device.name = "other9"
+        device.add_address("10.9.0.1/24")
+        device.add_address(("10.9.1.1", "10.9.1.2"))
+        device.remove_address("10.9.0.1/24")
+        device.tx_queue_len = 7  # no event is about this
+        other.mtu = 1300  # nor about the other end
+        found = told(events)
+        assert [event.kind for event in found] == [
+            "down", "not_running", "up", "running", "not_running", "running", "mtu", "name",
+            "address_added", "address_added", "address_removed",
+        ]  # fmt: skip
+        assert [found[6].value, found[7].value, found[8].value, found[10].value] == [
+            1400, "other9", address, address,
+        ]  # fmt: skip
+        assert found[9].value.peer == ipaddress.ip_address("10.9.1.2")
+        assert told(events) == []
+        assert told(device.events()) == []
+
+    def test_what_is_as_before_is_none(self, ends):
+        events = ends[0].events()
+        ends[0].up()
+        ends[0].mtu = ends[0].mtu
+        ends[0].name = ends[0].name
+        ends[0].set_addresses([])
+        assert told(events) == []
+
+    def test_a_thread_that_waits_for_them(self, ends):
+        events = ends[0].events()
+        thread = CallThread(lambda: [event.kind for event in events])
+        for mtu in range(1300, 1400):
+            ends[0].mtu = mtu
+        while events._watcher._changes:
+            assert thread.is_alive()
+        thread.wait_until_blocked()
+        ends[0].close()
+        thread.join(PATIENCE)
+        assert thread.error is None
+        assert thread.result == ["mtu"] * 100
+        with pytest.raises(ClosedError):
+            events.get()
+
+    def test_nobody_has_to_read_them(self, ends):
+        events = ends[0].events()
+        thread = CallThread(lambda: [setattr(ends[0], "mtu", 1300 + i % 2) for i in range(2000)])
+        thread.join(PATIENCE)
+        assert not thread.is_alive()
+        assert [event.value for event in told(events)] == [1300, 1301] * 1000
+
+    def test_a_descriptor_to_wait_on(self, ends):
+        events = ends[0].events()
+        for _ in range(3):
+            assert select.select([events], [], [], 0)[0] == []
+            ends[0].mtu = 1300
+            ends[0].mtu = 1301
+            for mtu in (1300, 1301):
+                assert select.select([events], [], [], 0)[0] == [events]
+                assert events.get(0) == ("mtu", mtu)
+
+    def test_nothing_is_kept_for_a_view_that_is_gone(self, ends):
+        before = len(os.listdir("/proc/self/fd"))
+        for _ in range(10):
+            ends[0].events()
+        ends[0].mtu = 1300
+        assert len(os.listdir("/proc/self/fd")) == before
+
+    def test_asynchronous_ones(self):
+        async def run():
+            one, other = pair(aio.Tun)
+            async with one, other:
+                events = one.events()
+                task = asyncio.create_task(events.get())
+                await asyncio.sleep(0.01)
+                one.mtu = 1300
+                assert await asyncio.wait_for(task, PATIENCE) == ("mtu", 1300)
+                with pytest.raises(TimeoutError):
+                    await events.get(0)
+                with pytest.raises(TimeoutError):
+                    await events.get(0.01)
+                one.close()
+                assert [event async for event in events] == []
+
+        asyncio.run(run())
 
 
 def flow(count, size, start=0, make=udp):
