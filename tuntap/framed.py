@@ -75,7 +75,10 @@ class BytesCodec:
         return packet.tobytes()
 
     def encode(self, item: Readable, slot: npt.NDArray[np.uint8]) -> int:
-        packet = np.frombuffer(memoryview(item), np.uint8)  # type: ignore[arg-type]
+        memory = memoryview(item)  # type: ignore[arg-type]
+        if not memory.c_contiguous:
+            raise ValueError("a packet must be contiguous bytes, not a strided view")
+        packet = np.frombuffer(memory, np.uint8)
         if packet.size > slot.size:
             raise ValueError(f"a packet of {packet.size} bytes does not fit a slot of {slot.size}")
         slot[: packet.size] = packet
