@@ -830,6 +830,16 @@ cdef class Port:
                 self.release()
                 give(&self.close_lock)
 
+    def _target(self, int path, source):
+        """What a loop looks at for a task that waits: a descriptor, and whether for writing."""
+        cdef intptr_t outlet = -1
+        if path == PATH_SEND:
+            with nogil:
+                if self.begin() == 0:
+                    outlet = os_outlet(&self.handle)
+                self.end()
+        return (outlet, False) if outlet >= 0 else (source.fileno(), path == PATH_SEND)
+
     def _latch(self):
         """An interrupt that ended a wait, but no call: the next call that would wait raises it."""
         self.postpone(IS_INTERRUPTED)

@@ -34,7 +34,7 @@ async def trio_until(
             raise _core.timed_out(path)
         token = trio.lowlevel.current_trio_token()
         waits = port._loops.get(token) or TrioWaits(port, trio, token)
-        if not await waits.wait(path, source.fileno(), deadline):
+        if not await waits.wait(path, source, deadline):
             raise _core.timed_out(path)
     return result
 
@@ -73,18 +73,18 @@ class TrioWaits:
         self._port = port
         self._trio = trio
         self._token = token
-        self._locks: dict[tuple[int, int], trio.Lock] = {}
+        self._locks: dict[tuple[int, bool], trio.Lock] = {}
         self._scopes: set[trio.CancelScope] = set()
-        self._held: set[tuple[int, int]] = set()
+        self._held: set[tuple[int, bool]] = set()
 
-    async def wait(self, path: int, fd: int, deadline: float) -> bool:
+    async def wait(self, path: int, source: Source, deadline: float) -> bool:
         """Until there may be something to do, False at the deadline; raises what ended the wait."""
         interrupts = self._port._begin_wait(path)
         if interrupts is None:
             return True
-        key = path, fd
+        key = fd, writes = self._port._target(path, source)
         lowlevel = self._trio.lowlevel
-        look = lowlevel.wait_writable if path == _core.SEND else lowlevel.wait_readable
+        look = lowlevel.wait_writable if writes else lowlevel.wait_readable
         lock = self._locks.setdefault(key, self._trio.Lock())
         scope = self._trio.CancelScope(deadline=deadline)
         self._scopes.add(scope)
@@ -109,7 +109,7 @@ class TrioWaits:
             raise error
         return not scope.cancelled_caught or self._trio.current_time() < deadline
 
-    def _let_go(self, key: tuple[int, int]) -> None:
+    def _let_go(self, key: tuple[int, bool]) -> None:
         if key in self._held:
             self._held.remove(key)
             self._port._let_go()

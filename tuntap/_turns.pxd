@@ -24,7 +24,7 @@ cdef class Turn:
 
 cdef class Line:
     cdef AsyncioWaits waits
-    cdef tuple key                            # path, descriptor
+    cdef tuple key                            # descriptor, whether for writing
     cdef object turns
     cdef bint is_looking
 
@@ -37,6 +37,6 @@ cdef class AsyncioWaits:
     cdef object loop
     cdef dict lines
 
-    cdef Line line(self, int path, int fd)
+    cdef Line line(self, tuple key)
     cdef int forget_line(self, Line line) except -1
     cdef int dismiss(self, Line line) except -1

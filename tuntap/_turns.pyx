@@ -123,10 +123,10 @@ cdef class Line:
         self.turns = deque()
 
     cdef int start(self) except -1:
-        path, fd = self.key
+        fd, writes = self.key
         self.waits.port._hold()
         try:
-            if path == PATH_SEND:
+            if writes:
                 self.waits.loop.add_writer(fd, self)
             else:
                 self.waits.loop.add_reader(fd, self)
@@ -149,10 +149,10 @@ cdef class Line:
         if not self.is_looking:
             return 0
         self.is_looking = False
-        path, fd = self.key
+        fd, writes = self.key
         waits = self.waits
         if not waits.loop.is_closed():
-            if path == PATH_SEND:
+            if writes:
                 waits.loop.remove_writer(fd)
             else:
                 waits.loop.remove_reader(fd)
@@ -172,9 +172,8 @@ cdef class AsyncioWaits:
         self.loop = loop
         self.lines = {}
 
-    cdef Line line(self, int path, int fd):
+    cdef Line line(self, tuple key):
         """Where to queue up; the loop looks from now on."""
-        key = (path, fd)
         line = self.lines.get(key)
         if line is None:
             line = Line(self, key)
@@ -231,7 +230,7 @@ cdef class AsyncioWaits:
 REST = Rest()
 
 
-cdef Turn queue_up(Port port, int path, int fd, deadline, bint again):
+cdef Turn queue_up(Port port, int path, source, deadline, bint again):
     """A turn to await; None if there is no need to wait."""
     cdef AsyncioWaits waits
     cdef Turn turn = Turn()
@@ -245,7 +244,7 @@ cdef Turn queue_up(Port port, int path, int fd, deadline, bint again):
         waits = port._loops.get(loop)
         if waits is None:
             waits = AsyncioWaits(port, loop)
-        turn.line = waits.line(path, fd)
+        turn.line = waits.line(port._target(path, source))
     except BaseException:
         port.end_wait(turn.interrupts)
         raise
@@ -280,7 +279,7 @@ async def until(Port port, int path, source, timeout, attempt, tuple arguments):
                 raise timed_out(path)
             if deadline is None:
                 deadline = get_running_loop().time() + timeout
-        turn = queue_up(port, path, source.fileno(), deadline, turn is not None)
+        turn = queue_up(port, path, source, deadline, turn is not None)
         if turn is None:
             continue
         try:

@@ -25,6 +25,7 @@ cdef extern from *:
     #include <fcntl.h>
     #include <pthread.h>
     #include <sched.h>
+    #include <sys/epoll.h>
     #include <sys/eventfd.h>
     #include <sys/ioctl.h>
     #include <sys/mount.h>
@@ -58,6 +59,12 @@ cdef extern from *:
 
     enum: EFD_CLOEXEC, EFD_NONBLOCK
     int eventfd(unsigned int value, int flags) nogil
+
+    enum: EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLLOUT, EPOLLPRI
+    struct epoll_event:
+        uint32_t events
+    int epoll_create1(int flags) nogil
+    int epoll_ctl(int fd, int operation, int other, epoll_event *event) nogil
 
     enum: CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWUSER
     int setns(int fd, int kind) nogil
@@ -408,6 +415,7 @@ cdef void os_close(Handle *handle) noexcept nogil:
     if handle.owned:
         close_fd(&handle.io)
     handle.io = -1
+    close_fd(&handle.outlet)
     close_fd(&handle.wake[0])
     close_fd(&handle.control[0])
     close_fd(&handle.control[1])
@@ -453,6 +461,18 @@ cdef int os_wait(Handle *handle, int path, intptr_t other, int64_t timeout_ns) n
     return posix_wait(handle, path, other, timeout_ns)
 
 
+cdef intptr_t os_outlet(Handle *handle) noexcept nogil:
+    """An epoll descriptor: an event loop asks for EPOLLOUT alone, and is not told of a deletion then."""
+    cdef epoll_event wanted
+    if handle.outlet < 0:
+        memset(&wanted, 0, sizeof(wanted))
+        wanted.events = EPOLLOUT | EPOLLPRI
+        handle.outlet = epoll_create1(EPOLL_CLOEXEC)
+        if epoll_ctl(<int> handle.outlet, EPOLL_CTL_ADD, <int> handle.io, &wanted) < 0:
+            close_fd(&handle.outlet)
+    return handle.outlet
+
+
 cdef void os_wake(Handle *handle) noexcept nogil:
     cdef uint64_t one = 1
     write(<int> handle.wake[0], &one, sizeof(one))
@@ -468,6 +488,7 @@ cdef int os_rewake(Handle *handle) noexcept nogil:
         # Two processes on one netlink socket would read each other's answers; opened anew when used.
         close_fd(&handle.control[0])
         close_fd(&handle.control[1])
+    close_fd(&handle.outlet)
     close_fd(&handle.wake[0])
     handle.wake[0] = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)
     if handle.wake[0] < 0:

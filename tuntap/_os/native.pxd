@@ -120,6 +120,7 @@ cdef enum:
 cdef struct Handle:
     intptr_t io               # descriptor the packets pass through; -1 if closed or none
     intptr_t wake[2]          # the first becomes ready to end a wait; the second, if any, makes it so
+    intptr_t outlet           # what os_outlet answered; -1 for not yet or never
     intptr_t control[2]       # configuration sockets, in the network namespace of the device
     void *state               # whatever else a core keeps; os_close frees it
     const char *failed[3]     # per path, the call that failed last
@@ -215,6 +216,9 @@ cdef intptr_t os_send_parts(Handle *handle, Part *parts, int count) noexcept nog
 # os_unwake takes it back; os_rewake gives the handle, after a fork, what it must not share with the
 # parent, and makes a cleared handle one that can be woken and no more.
 cdef int os_wait(Handle *handle, int path, intptr_t other, int64_t timeout_ns) noexcept nogil
+# A descriptor that is readable when PATH_SEND is ready or broken, for event loops; -1 where `io` itself serves,
+# looked at for writing.
+cdef intptr_t os_outlet(Handle *handle) noexcept nogil
 cdef void os_wake(Handle *handle) noexcept nogil
 cdef void os_unwake(Handle *handle) noexcept nogil
 cdef int os_rewake(Handle *handle) noexcept nogil
@@ -249,7 +253,7 @@ cdef int os_meaning(int path, int error, const char *failed, const char **advice
 
 cdef inline void handle_clear(Handle *handle) noexcept nogil:
     """A handle that holds nothing."""
-    handle.io = handle.wake[0] = handle.wake[1] = handle.control[0] = handle.control[1] = -1
+    handle.io = handle.outlet = handle.wake[0] = handle.wake[1] = handle.control[0] = handle.control[1] = -1
     handle.state = NULL
     handle.failed[PATH_RECV] = handle.failed[PATH_SEND] = handle.failed[PATH_CONTROL] = b""
     handle.name[0] = 0

@@ -76,6 +76,10 @@ cdef int os_wait(Handle *handle, int path, intptr_t other, int64_t timeout_ns) n
     return posix_wait(handle, path, other, timeout_ns)
 
 
+cdef intptr_t os_outlet(Handle *handle) noexcept nogil:
+    return -1
+
+
 cdef void os_wake(Handle *handle) noexcept nogil:
     pipe_wake(handle)
 
