@@ -79,18 +79,19 @@ class TrioWaits:
 
     async def wait(self, path: int, source: Source, deadline: float) -> bool:
         """Until there may be something to do, False at the deadline; raises what ended the wait."""
-        interrupts = self._port._begin_wait(path)
-        if interrupts is None:
-            return True
         key = fd, writes = self._port._target(path, source)
         lowlevel = self._trio.lowlevel
         look = lowlevel.wait_writable if writes else lowlevel.wait_readable
         lock = self._locks.setdefault(key, self._trio.Lock())
         scope = self._trio.CancelScope(deadline=deadline)
+        interrupts = error = None
+        # Before the wait begins: another thread that ends it from then on must find it.
         self._scopes.add(scope)
         self._port._loops[self._token] = self
-        error = None
         try:
+            interrupts = self._port._begin_wait(path)
+            if interrupts is None:
+                return True
             with scope:
                 async with lock:
                     self._port._hold()
@@ -104,9 +105,13 @@ class TrioWaits:
                 self._scopes.remove(scope)
                 if not self._scopes:
                     self._port._loops.pop(self._token, None)
-                error = self._port._end_wait(interrupts)
+                if interrupts is not None:
+                    error = self._port._end_wait(interrupts)
         if error is not None:
-            raise error
+            try:
+                raise error
+            finally:
+                del error  # whose traceback has this frame: a cycle would keep the device
         return not scope.cancelled_caught or self._trio.current_time() < deadline
 
     def _let_go(self, key: tuple[int, bool]) -> None:

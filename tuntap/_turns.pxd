@@ -38,5 +38,5 @@ cdef class AsyncioWaits:
     cdef dict lines
 
     cdef Line line(self, tuple key)
-    cdef int forget_line(self, Line line) except -1
+    cdef int leave(self) except -1
     cdef int dismiss(self, Line line) except -1

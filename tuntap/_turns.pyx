@@ -9,7 +9,7 @@ Compiled, because a packet that comes alone finds all of this cold.  What a call
 still readable and look for the next task to wake.  Run in the callback of the loop, the task has taken
 what was there, and mostly waits again, when the loop looks next.
 """
-from tuntap._core cimport Port, Sending
+from tuntap._core cimport WOULD_WAIT, Port, Sending
 from tuntap._os.native cimport PATH_RECV, PATH_SEND
 
 import inspect
@@ -156,7 +156,8 @@ cdef class Line:
                 waits.loop.remove_writer(fd)
             else:
                 waits.loop.remove_reader(fd)
-        waits.forget_line(self)
+        del waits.lines[self.key]
+        waits.leave()
         waits.port._let_go()
         return 0
 
@@ -179,11 +180,10 @@ cdef class AsyncioWaits:
             line = Line(self, key)
             (<Line> line).start()
             self.lines[key] = line
-            self.port._loops[self.loop] = self
         return line
 
-    cdef int forget_line(self, Line line) except -1:
-        del self.lines[line.key]
+    cdef int leave(self) except -1:
+        """Be there no more if nothing waits."""
         if not self.lines:
             self.port._loops.pop(self.loop, None)
         return 0
@@ -234,19 +234,23 @@ cdef Turn queue_up(Port port, int path, source, deadline, bint again):
     """A turn to await; None if there is no need to wait."""
     cdef AsyncioWaits waits
     cdef Turn turn = Turn()
-    cdef int outcome = port.begin_wait(path, &turn.interrupts)
-    if outcome < 0:
-        raise port.failure(path, outcome, b"")
-    if outcome > 0:
-        return None
+    cdef int outcome
     loop = get_running_loop()
+    waits = port._loops.get(loop)
+    if waits is None:
+        # Before the wait begins: another thread that ends it from then on must find it.
+        waits = port._loops[loop] = AsyncioWaits(port, loop)
+    outcome = port.begin_wait(path, &turn.interrupts)
+    if outcome != WOULD_WAIT:
+        waits.leave()
+        if outcome < 0:
+            raise port.failure(path, outcome, b"")
+        return None
     try:
-        waits = port._loops.get(loop)
-        if waits is None:
-            waits = AsyncioWaits(port, loop)
         turn.line = waits.line(port._target(path, source))
     except BaseException:
         port.end_wait(turn.interrupts)
+        waits.leave()
         raise
     if deadline is not None:
         turn.timer = loop.call_at(deadline, turn._expire)
