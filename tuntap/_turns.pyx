@@ -314,7 +314,10 @@ async def until_sent(Port port, timeout, Sending rest):
 cpdef object running_trio():
     """The module trio if a task of it is running; asyncio is, if anything, otherwise."""
     trio = MODULES.get("trio")
-    return trio if trio is not None and trio.lowlevel.in_trio_task() else None
+    if trio is None:
+        return None
+    lowlevel = getattr(trio, "lowlevel", None)     # not there yet while another thread imports trio
+    return trio if lowlevel is not None and lowlevel.in_trio_task() else None
 
 
 def call(Port port, int path, timeout, attempt, *arguments, source=None):
