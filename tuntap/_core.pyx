@@ -1195,20 +1195,19 @@ cdef class Port:
         while True:
             if event is not None and event.state:
                 raise self.failure(path, IS_SET, b"")
-            # First without waiting, and again after a wait, which the event may have ended and be clear by now.
+            # First without waiting: what is ready is not interrupted.
             with nogil:
                 outcome = self.wait(path, 0, -1)
-            if outcome == 1:
-                return True
-            if outcome == 0:
-                if left == 0:
-                    if timeout is NO_WAIT:
-                        return False
-                    raise timed_out(path)
-                with nogil:
+                if left != 0 and outcome in (0, 2):
                     outcome = self.wait(path, left, other)
             if outcome < 0:
                 self.settle(path, outcome, deadline, other)
+            elif outcome == 1:
+                return True
+            elif left == 0:
+                if timeout is NO_WAIT:
+                    return False
+                raise timed_out(path)
             left = time_left(deadline)
 
     def _begin_send(self, Slots batch not None, start=0, stop=None):

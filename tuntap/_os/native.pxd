@@ -211,8 +211,8 @@ cdef int os_send(Handle *handle, SlotView *slots, int start, int stop, int *erro
 cdef intptr_t os_recv_parts(Handle *handle, Part *parts, int count) noexcept nogil
 cdef intptr_t os_send_parts(Handle *handle, Part *parts, int count) noexcept nogil
 
-# Waiting.  os_wait returns 1 when `path` is ready or broken, the descriptor `other` (-1: none) is readable
-# or the handle was woken, 0 after timeout_ns (-1: never), -EINTR after a signal.  A wake-up stays until
+# Waiting.  os_wait returns 1 when `path` is ready or broken, 2 when only the descriptor `other` (-1: none) is
+# readable or the handle was woken, 0 after timeout_ns (-1: never), -EINTR after a signal.  A wake-up stays until
 # os_unwake takes it back; os_rewake gives the handle, after a fork, what it must not share with the
 # parent, and makes a cleared handle one that can be woken and no more.
 cdef int os_wait(Handle *handle, int path, intptr_t other, int64_t timeout_ns) noexcept nogil

@@ -138,7 +138,7 @@ cdef inline int posix_wait(Handle *handle, int path, intptr_t other, int64_t tim
     count = poll(entries, 3, <int> milliseconds)
     if count < 0:
         return fail(handle, path, b"poll")
-    return 1 if count > 0 else 0
+    return (1 if entries[0].revents else 2) if count > 0 else 0
 
 
 cdef inline int pipe_rewake(Handle *handle) noexcept nogil:
