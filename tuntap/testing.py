@@ -12,6 +12,7 @@ import ipaddress
 import itertools
 import socket
 import struct
+import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
@@ -62,10 +63,7 @@ class _MemoryWatcher:
         self._reader, self._writer = socket.socketpair()
         for end in (self._reader, self._writer):
             end.setblocking(False)
-
-    def __del__(self) -> None:
-        self._reader.close()
-        self._writer.close()
+            weakref.finalize(self, end.close)  # with no __del__, in which a thread that tells could still see it
 
     def fileno(self) -> int:
         return self._reader.fileno()
@@ -93,8 +91,9 @@ class _MemoryWatcher:
 class _Memory(Device):
     """One end of a pair: packets go through a socket, settings live in a dict."""
 
+    _lock: threading.RLock  # for what a kernel does in one piece; a signal handler may come in between
     _settings: dict[str, int]
-    _watchers: weakref.WeakSet[_MemoryWatcher]
+    _watchers: list[weakref.ref[_MemoryWatcher]]
     _address_list: list[AddressEntry]
     _counters: list[int]
 
@@ -103,13 +102,14 @@ class _Memory(Device):
         cls: type[_M], fd: int, name: str, mtu: int, offload: bool | Literal["superpackets"]
     ) -> _M:  # fmt: skip
         device = cls.from_fd(fd, offload=offload)
+        device._lock = threading.RLock()
         number = next(_numbers)
         device._settings = {
             "index": number, "mtu": mtu, "up": 1, "carrier": 1, "tx_queue_len": 500, "persist": 0,
             "owner": -1, "group": -1, "quiet": 0, "packet_information": 0,
             "attached": 1,
         }  # fmt: skip
-        device._watchers = weakref.WeakSet()
+        device._watchers = []
         device._address_list = []
         device._counters = [0] * 8
         device._name = name
@@ -133,18 +133,21 @@ class _Memory(Device):
         if setting in ("attached", "offload"):
             super()._set(setting, value)
         else:
-            self._settings[setting] = int(value)
-            self._tell_link()
+            with self._lock:
+                self._settings[setting] = int(value)
+                self._tell_link()
 
     def _watch(self) -> _MemoryWatcher:  # type: ignore[override]
         self._require_open()
         watcher = _MemoryWatcher(self)
-        self._watchers.add(watcher)
+        self._watchers.append(weakref.ref(watcher, self._watchers.remove))
         return watcher
 
     def _tell(self, change: ChangeTuple) -> None:
-        for watcher in self._watchers.copy():
-            watcher.tell(change)
+        for reference in self._watchers.copy():
+            watcher = reference()
+            if watcher is not None:
+                watcher.tell(change)
 
     def _tell_link(self) -> None:
         self._tell(("link", self.is_up, self.is_running, self.mtu, self._name))
@@ -155,8 +158,9 @@ class _Memory(Device):
 
     def _set_name(self, name: str) -> None:
         self._require_open()
-        self._name = name
-        self._tell_link()
+        with self._lock:
+            self._name = name
+            self._tell_link()
 
     def _get_mac(self) -> bytes:
         self._require_open()
@@ -168,39 +172,46 @@ class _Memory(Device):
 
     def _get_addresses(self) -> list[AddressTuple]:
         self._require_open()
-        return [entry[:] for entry in self._address_list]
+        return [entry[:] for entry in self._address_list.copy()]
 
     def _add_address(
         self, ip: bytes, prefix: int, peer: bytes | None, broadcast: bytes | None, route: bool, metric: int
     ) -> None:
         self._require_open()
         entry = AddressEntry(ip, prefix, peer, broadcast, route, metric)
-        if any(entry.key == other.key for other in self._address_list):
-            raise DeviceBusyError(errno.EEXIST, "the interface has this address already", self._name)
-        self._address_list.append(entry)
-        self._tell(("added", entry[:]))
+        with self._lock:
+            if any(entry.key == other.key for other in self._address_list):
+                raise DeviceBusyError(errno.EEXIST, "the interface has this address already", self._name)
+            self._address_list.append(entry)
+            self._tell(("added", entry[:]))
 
     def _remove_address(self, ip: bytes, prefix: int, peer: bytes | None) -> None:
         self._require_open()
         key = (ip, prefix, peer)
-        for entry in self._address_list:
-            if entry.key == key:
-                self._address_list.remove(entry)
-                self._tell(("removed", entry[:]))
-                return
+        with self._lock:
+            for entry in self._address_list:
+                if entry.key == key:
+                    self._address_list.remove(entry)
+                    self._tell(("removed", entry[:]))
+                    return
         raise TunTapError(errno.EADDRNOTAVAIL, "the interface has no such address", self._name)
 
     def _set_broadcast(self, broadcast: bytes) -> None:
         self._require_open()
-        for i, entry in enumerate(self._address_list):
-            if len(entry.ip) == 4:
-                self._address_list[i] = entry._replace(broadcast=broadcast)
-                return
+        with self._lock:
+            for i, entry in enumerate(self._address_list):
+                if len(entry.ip) == 4:
+                    self._address_list[i] = entry._replace(broadcast=broadcast)
+                    return
         raise TunTapError(errno.EADDRNOTAVAIL, "no IPv4 address to broadcast from", self._name)
 
     def _get_statistics(self) -> tuple[int, ...]:
         self._require_open()
         return tuple(self._counters)
+
+    def _after_fork(self) -> None:
+        self._lock = threading.RLock()  # a thread of the parent may have held it
+        super()._after_fork()
 
     # Packets: the compiled path of every device, with what a kernel would check in front of it.
 
@@ -215,8 +226,9 @@ class _Memory(Device):
         return PacketError(errno.EINVAL, "a TUN takes IPv4 and IPv6 packets", self._name)
 
     def _count(self, first: int, packets: int, size: int) -> None:
-        self._counters[first] += packets
-        self._counters[first + 2] += size
+        with self._lock:
+            self._counters[first] += packets
+            self._counters[first + 2] += size
 
     def recv(self, timeout: float | None = None, *, event: Event | None = None) -> bytes:
         packet = super().recv(timeout, event=event)
