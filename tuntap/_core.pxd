@@ -3,7 +3,7 @@ from cpython.pythread cimport PyThread_type_lock
 from libc.stdint cimport int32_t, int64_t, intptr_t, uint8_t, uint32_t, uint64_t
 
 from tuntap._offload cimport Offload
-from tuntap._os.lock cimport Lock
+from tuntap._os.lock cimport AtomicFlag, AtomicInt32, AtomicUint32, Lock
 from tuntap._os.native cimport Handle, SlotView, Watch
 
 
@@ -25,13 +25,13 @@ cdef class Slots:
 
 
 cdef class SuperPacketTypes:
-    cdef uint32_t bits
+    cdef AtomicUint32 bits
 
 
 cdef class Event:
     cdef Handle handle              # only to be woken
     cdef Lock lock
-    cdef int32_t state              # 0 if it is not set
+    cdef AtomicInt32 state              # 0 if it is not set
     cdef object __weakref__
 
 
@@ -61,10 +61,10 @@ cdef class Port:
     cdef unsigned int epoch         # counts wake-ups
     cdef unsigned int interrupts    # and those of them that are interrupts
     cdef bint has_segments          # `pending` is not 0; under recv_lock, too
-    cdef bint tasks_want_to_know    # that there are segments
-    cdef bint latched               # an interrupt that found nobody waiting
-    cdef bint is_shut
-    cdef bint is_closed             # closing or closed
+    cdef AtomicFlag tasks_want_to_know    # that there are segments
+    cdef AtomicFlag latched               # an interrupt that found nobody waiting
+    cdef AtomicFlag is_shut
+    cdef AtomicFlag is_closed             # closing or closed
     cdef bint close_waits
 
     cdef void init_locks(self)

@@ -420,7 +420,8 @@ cdef class Event:
         return self.handle.wake[0]
 
     def __repr__(self):
-        return f"<Event, {f'set to {self.state}' if self.state else 'not set'}>"
+        cdef int32_t state = self.state
+        return f"<Event, {f'set to {state}' if state else 'not set'}>"
 
     def _after_fork(self):
         """In the child: waking is apart from the parent's."""

@@ -3,6 +3,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from tuntap._kernels.gro cimport GRO_HEADERS_MAX, WINDOW, Window
 from tuntap._kernels.gso cimport Split
+from tuntap._os.lock cimport AtomicUint32
 from tuntap._os.native cimport LARGEST_HEADER, Handle, Part, SlotView
 
 cdef enum:
@@ -14,7 +15,7 @@ cdef struct Offload:
     bint whole                    # batches carry super-packets as they are
     bint trusted                  # checksums are the caller's matter: neither completed nor looked at
     bint is_frame
-    uint32_t *types               # Offload bits of what may be written, of all queues
+    AtomicUint32 *types               # Offload bits of what may be written, of all queues
     uint32_t rejected             # those that the kernel refused although it should not have
 
     # Receive, under the lock of that path.  A super-packet that did not fit the slots waits in `inbox`.
@@ -37,7 +38,7 @@ cdef struct Offload:
     uint8_t outbox[INBOX_SIZE]
 
 cdef void offload_begin(
-    Offload *offload, uint32_t *types, bint is_frame, bint whole, bint trusted,
+    Offload *offload, AtomicUint32 *types, bint is_frame, bint whole, bint trusted,
 ) noexcept nogil
 
 # As os_recv and os_send, but a receive that found nothing more says EAGAIN.  `call` is 0 in the first part

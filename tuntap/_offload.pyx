@@ -15,6 +15,7 @@ from tuntap._kernels.virtio cimport (
     VIRTIO_GSO_ECN, VIRTIO_GSO_NONE, VIRTIO_GSO_TCPV4, VIRTIO_GSO_TCPV6, VIRTIO_GSO_UDP_L4, VIRTIO_HEADER_SIZE,
     VirtioHeader, virtio_decode, virtio_encode,
 )
+from tuntap._os.lock cimport AtomicUint32
 from tuntap._os.native cimport (
     OFFLOAD_TCP4, OFFLOAD_TCP6, OFFLOAD_UDP, Handle, SlotView, os_recv_parts, os_send_parts,
     slot_fill,
@@ -25,7 +26,7 @@ if (GRO_TCPV4, GRO_TCPV6, GRO_UDP) != (OFFLOAD_TCP4, OFFLOAD_TCP6, OFFLOAD_UDP):
 
 
 cdef void offload_begin(
-    Offload *offload, uint32_t *types, bint is_frame, bint whole, bint trusted,
+    Offload *offload, AtomicUint32 *types, bint is_frame, bint whole, bint trusted,
 ) noexcept nogil:
     offload.whole = whole
     offload.trusted = trusted

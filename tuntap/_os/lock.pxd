@@ -1,8 +1,9 @@
-"""A lock to hold for microseconds, without the GIL.
+"""A lock to hold for microseconds, without the GIL, and numbers that are looked at without a lock.
 
 PyMutex where Python has it (3.13), the system's own before: a PyThread lock reads the clock each
 time it is taken, which shows beside a system call.
 """
+from libc.stdint cimport int32_t, uint32_t
 
 cdef extern from *:
     """
@@ -24,7 +25,19 @@ cdef extern from *:
     #define tuntap_lock_take(lock) (void) pthread_mutex_lock(lock)
     #define tuntap_lock_give(lock) (void) pthread_mutex_unlock(lock)
     #endif
+
+    #if defined(_MSC_VER)
+    #define TUNTAP_ATOMIC(type) volatile type
+    #else
+    #define TUNTAP_ATOMIC(type) _Atomic(type)
+    #endif
+    typedef TUNTAP_ATOMIC(int) TuntapFlag;
+    typedef TUNTAP_ATOMIC(int32_t) TuntapInt32;
+    typedef TUNTAP_ATOMIC(uint32_t) TuntapUint32;
     """
+    ctypedef bint AtomicFlag "TuntapFlag"
+    ctypedef int32_t AtomicInt32 "TuntapInt32"
+    ctypedef uint32_t AtomicUint32 "TuntapUint32"
     ctypedef struct Lock "TuntapLock":
         pass
     void lock_init "tuntap_lock_init"(Lock *lock) nogil
