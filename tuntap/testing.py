@@ -63,7 +63,7 @@ class _MemoryWatcher:
         self._reader, self._writer = socket.socketpair()
         for end in (self._reader, self._writer):
             end.setblocking(False)
-            weakref.finalize(self, end.close)  # with no __del__, in which a thread that tells could still see it
+            weakref.finalize(self, end.close)  # no __del__: another thread could tell it in there
 
     def fileno(self) -> int:
         return self._reader.fileno()
