@@ -9,8 +9,8 @@ from __future__ import annotations
 import random
 
 import numpy as np
+from findings import Outcome, Pair
 from link import Link, Relay, attempt, hosts
-from outcome import Outcome, Pair
 from peers import Peer
 from relay import measure
 

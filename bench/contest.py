@@ -21,7 +21,7 @@ from itertools import repeat
 from time import perf_counter_ns as clock
 
 import devices
-from outcome import Outcome, Pair, Spread
+from findings import Outcome, Pair, Spread
 
 LEAD_IN = 64
 """Packets each contestant moves just before its clock starts.

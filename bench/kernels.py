@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from time import perf_counter_ns as clock
 
-from outcome import Outcome, Pair
+from findings import Outcome, Pair
 from peers import Peer
 
 import tuntap

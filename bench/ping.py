@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 
 import numpy as np
+from findings import Outcome, Pair
 from link import Link, attempt, hosts
-from outcome import Outcome, Pair
 from peers import Peer
 from relay import relay_of
 

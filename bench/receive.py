@@ -11,7 +11,7 @@ from itertools import repeat
 
 import devices
 from contest import Contestant, one_by_one, run, timed
-from outcome import Outcome, Pair
+from findings import Outcome, Pair
 from peers import Peer
 
 TITLE = "receive: IP packets out of a TUN"

@@ -11,8 +11,8 @@ import random
 import subprocess
 import sys
 
+from findings import Outcome, Pair, Spread
 from link import Link, Relay, attempt, hosts, peak_memory
-from outcome import Outcome, Pair, Spread
 from peers import Peer
 
 TITLE = "relay: TCP through a program with two TUNs, and its CPU time and memory"

@@ -13,7 +13,7 @@ import subprocess
 from importlib.metadata import PackageNotFoundError, version
 
 import peers
-from outcome import Outcome, Pair, Spread
+from findings import Outcome, Pair, Spread
 
 Table = list[list[str]]
 BEGIN, END = "<!-- begin of what `make bench` wrote -->", "<!-- end of what `make bench` wrote -->"

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import devices
 from contest import Contestant, one_by_one, run, timed
-from outcome import Outcome, Pair
+from findings import Outcome, Pair
 from peers import Peer
 
 from tuntap.testing import udp
