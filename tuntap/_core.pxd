@@ -69,6 +69,7 @@ cdef class Port:
 
     cdef void init_locks(self)
     cdef set_label(self, str label)
+    cdef learn_label(self)
     cdef void wake_waiters(self) noexcept nogil
     cdef void release(self) noexcept nogil
     cdef int begin_wait(self, int path, unsigned int *interrupts) noexcept nogil

@@ -548,7 +548,7 @@ cdef class Port:
         with nogil:
             result = os_open(&handle, &request)
         self._take(&handle, result, name)
-        self.set_label(self._get_name())
+        self.learn_label()
         return bool(handle.created)
 
     def _adopt(self, intptr_t io):
@@ -560,8 +560,16 @@ cdef class Port:
             result = os_adopt(&handle, io)
         self._take(&handle, result, f"descriptor {io}")
         if handle.layer != LAYER_UNKNOWN:
-            self.set_label(self._get_name())
+            self.learn_label()
         return handle.layer
+
+    cdef learn_label(self):
+        """The name as it is now; whoever deletes the interface at this moment leaves nothing open."""
+        try:
+            self.set_label(Port._get_name(self))
+        except BaseException:
+            Port.close(self)
+            raise
 
     def _open_queue(self, Port of):
         """Open one more queue of the device that `of` is a queue of, which works as that one does."""

@@ -250,16 +250,16 @@ class Device(Queue):
                 self._use_offload(self._layer == _LAYER_TAP, self._whole, not checksums)
             for _ in range(1, queues):
                 self.add_queue()
+            self._configure(
+                created,
+                mtu=mtu, tx_queue_len=tx_queue_len, mac=mac, quiet=quiet, addresses=wanted,
+                up=True if up is None and created else up, owner=owner, group=group, persist=persist,
+            )  # fmt: skip
+            if not created:
+                self._await_link()
         except BaseException:
             self.close()
             raise
-        self._configure(
-            created,
-            mtu=mtu, tx_queue_len=tx_queue_len, mac=mac, quiet=quiet, addresses=wanted,
-            up=True if up is None and created else up, owner=owner, group=group, persist=persist,
-        )  # fmt: skip
-        if not created:
-            self._await_link()
 
     def _await_link(self) -> None:
         """After an attach the kernel switches the link on a moment later, and drops packets until then."""
@@ -286,44 +286,40 @@ class Device(Queue):
         What was made here goes with its descriptor; on an interface that was there, every step
         taken is taken back.
         """
-        try:
-            with contextlib.ExitStack() as undo:
+        with contextlib.ExitStack() as undo:
 
-                def change(setting: str, value: int | None) -> None:
-                    if value is None:
-                        return
-                    before = -1 if created else self._get(setting)
-                    if value != before:
-                        self._set(setting, value)
-                        if before >= 0:
-                            undo.callback(self._set, setting, before)
+            def change(setting: str, value: int | None) -> None:
+                if value is None:
+                    return
+                before = -1 if created else self._get(setting)
+                if value != before:
+                    self._set(setting, value)
+                    if before >= 0:
+                        undo.callback(self._set, setting, before)
 
-                if mtu is not None and not created:
-                    self._check_addresses_survive(mtu)
-                change("mtu", mtu)
-                change("tx_queue_len", tx_queue_len)
-                if mac is not None:
-                    before = self._get_mac()
-                    if mac != before:
-                        self._set_mac(mac)
-                        undo.callback(self._set_mac, before)
-                change("quiet", quiet or None)
-                if addresses:
-                    _config.check_ipv6_mtu(addresses, self.mtu)
-                    present = {entry.key for entry in self._entries()}
-                    for entry in addresses:
-                        if entry.key not in present:
-                            self._add(entry)
-                            undo.callback(self._remove, entry)
-                change("up", up)
-                # Last, because Linux cannot take an owner away again.
-                change("owner", owner)
-                change("group", group)
-                change("persist", persist)
-                undo.pop_all()
-        except BaseException:
-            self.close()
-            raise
+            if mtu is not None and not created:
+                self._check_addresses_survive(mtu)
+            change("mtu", mtu)
+            change("tx_queue_len", tx_queue_len)
+            if mac is not None:
+                before = self._get_mac()
+                if mac != before:
+                    self._set_mac(mac)
+                    undo.callback(self._set_mac, before)
+            change("quiet", quiet or None)
+            if addresses:
+                _config.check_ipv6_mtu(addresses, self.mtu)
+                present = {entry.key for entry in self._entries()}
+                for entry in addresses:
+                    if entry.key not in present:
+                        self._add(entry)
+                        undo.callback(self._remove, entry)
+            change("up", up)
+            # Last, because Linux cannot take an owner away again.
+            change("owner", owner)
+            change("group", group)
+            change("persist", persist)
+            undo.pop_all()
 
     @classmethod
     def from_fd(

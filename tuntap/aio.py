@@ -141,8 +141,14 @@ class _AsyncDevice(_Async, _device.Device):  # type: ignore[misc]
 
     async def __aenter__(self) -> Self:
         deadline = time.monotonic() + _device.LINK_PATIENCE
-        while self._link_may_be_off and self.is_up and not self.is_running and time.monotonic() < deadline:
-            await (running_trio() or asyncio).sleep(0.005)
+        try:
+            while (
+                self._link_may_be_off and self.is_up and not self.is_running and time.monotonic() < deadline
+            ):
+                await (running_trio() or asyncio).sleep(0.005)
+        except BaseException:
+            self.close()  # there will be no `__aexit__`
+            raise
         self._link_may_be_off = False
         return self
 
