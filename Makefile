@@ -4,12 +4,13 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 SOURCES := setup.py pyproject.toml $(wildcard tuntap/*.pyx tuntap/*.pxd tuntap/_*/*.pyx tuntap/_*/*.pxd tuntap/_*/*.h)
 
-.PHONY: help demo test bench lint cross sanitize fuzz pythons programs clean
+.PHONY: help demo test bench soak lint cross sanitize fuzz pythons programs clean
 
 help:
 	@echo "make demo      a TUN device on real traffic, in about 10 seconds"
 	@echo "make test      the whole suite (TESTFLAGS=--require-root: a skip is a failure)"
-	@echo "make bench     all benchmarks beside every peer, about 20 minutes (bench/results, docs/performance.md)"
+	@echo "make bench     all benchmarks beside every peer, about 30 minutes (bench/results, docs/performance.md)"
+	@echo "make soak      threads and event loops do everything to devices at random, 10 minutes (SOAKFLAGS=\"--seed 1\")"
 	@echo "make lint      ruff, cython-lint, mypy"
 	@echo "make cross     every core compiled for other systems"
 	@echo "make sanitize  the suite and the fuzzer under AddressSanitizer and UBSan"
@@ -54,6 +55,9 @@ test: programs $(VENV)/.test
 # Peers are built where cargo and go are; BENCHFLAGS="relay kernels" picks some, --quick is for a look.
 bench: programs $(VENV)/.bench
 	$(BIN)/python bench/run.py $(or $(BENCHFLAGS),all)
+
+soak: $(VENV)/.test
+	$(BIN)/python bench/soak_async.py $(SOAKFLAGS)
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff check .

@@ -15,7 +15,7 @@ from peers import Peer
 from relay import measure
 
 TITLE = "async: the relay and its ping on asyncio, uvloop and trio"
-ROUNDS = 15
+ROUNDS = 9
 PINGS = 200
 INTERVAL = 0.002  # seconds
 

@@ -44,6 +44,18 @@ class Usage:
         return cls(len(os.listdir("/proc/self/fd")), threads, interfaces, memory)
 
 
+def left_behind(before: Usage, after: Usage, bound: int) -> bool:
+    """Show both; whether anything but so many KiB of memory has come or gone."""
+    failed = False
+    for field in dataclasses.fields(Usage):
+        was, is_now = getattr(before, field.name), getattr(after, field.name)
+        bad = is_now - was > bound if field.name == "memory" else is_now != was
+        failed |= bad
+        unit = f" KiB (may grow by {bound})" if field.name == "memory" else ""
+        print(f"  {field.name:11} {was:>8} -> {is_now:>8}{unit}{'  CHANGED' if bad else ''}", flush=True)
+    return failed
+
+
 def open_device() -> tuntap.Tun:
     return tuntap.Tun("soak0", addresses=[f"{OURS}/24"], quiet=True)
 
@@ -100,13 +112,7 @@ def main() -> int:
         work(count)
         after = Usage.now()
         print(f"{count:,} {what}")
-        for field in dataclasses.fields(Usage):
-            was, is_now = getattr(before, field.name), getattr(after, field.name)
-            allowed = options.bound if field.name == "memory" else 0
-            bad = is_now - was > allowed if field.name == "memory" else is_now != was
-            failed |= bad
-            unit = f" KiB (may grow by {allowed})" if field.name == "memory" else ""
-            print(f"  {field.name:11} {was:>8} -> {is_now:>8}{unit}{'  CHANGED' if bad else ''}", flush=True)
+        failed |= left_behind(before, after, options.bound)
     print("something was left behind" if failed else "nothing was left behind")
     return failed
 
