@@ -1002,6 +1002,17 @@ class TestDeleted:
             for thread in threads:
                 assert label in str(thread.fails_with(DeviceGoneError, begin))
 
+    def test_while_it_waits_for_room(self, net):
+        with Tun(quiet=True, up=False) as tun:
+            thread = blocked(lambda timeout: tun.wait_writable(timeout))
+            begin = time.monotonic()
+            tuntap.delete(tun.name)
+            thread.fails_with(DeviceGoneError, begin)
+            with pytest.raises(DeviceGoneError):
+                tun.wait_writable()
+            with pytest.raises(DeviceGoneError):
+                tun.wait_readable()
+
     def test_afterwards_every_call_says_so_at_once(self, net):
         with Tun(quiet=True) as tun:
             tuntap.delete(tun.name)

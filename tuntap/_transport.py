@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from tuntap import _core
-from tuntap._errors import ClosedError, DeviceGoneError, InterruptError, TunTapError
+from tuntap._errors import ClosedError, DeviceGoneError, InterruptError, PacketError, TunTapError
 
 if TYPE_CHECKING:
     from tuntap import aio
@@ -40,16 +41,25 @@ class PacketTransport(asyncio.DatagramTransport):
         self._is_closing = False
         self._is_lost = False
         self.set_write_buffer_limits()
-        self._reader = loop.create_task(self._read())
+        self._reader: asyncio.Task[None] | None = None
         self._writer: asyncio.Task[None] | None = None
+        self._is_writing = False
 
     # --- receiving ---
 
+    # A task may begin to run before it is returned, and even end (`asyncio.eager_task_factory`).
+
+    def _start(self) -> None:
+        if not self._is_closing:
+            self._reader = self._loop.create_task(self._read())
+
     async def _read(self) -> None:
-        batch = self._device.batch(_BATCH)
-        while True:
+        batch = None
+        while not self._is_closing:
             await self._may_read.wait()
             try:
+                if batch is None:
+                    batch = self._device.batch(_BATCH)
                 await self._device.recv_batch(batch)
             except InterruptError:
                 continue
@@ -59,10 +69,19 @@ class PacketTransport(asyncio.DatagramTransport):
             except TunTapError as error:
                 self._call(self._protocol.error_received, error)
                 continue
-            for packet in batch:
+            cut = batch.truncated
+            for number, packet in enumerate(batch):
                 # The protocol may pause, or close, at any packet.
                 await self._may_read.wait()
-                self._call(self._protocol.datagram_received, packet.tobytes(), None)
+                if self._is_closing:
+                    return
+                if number in cut:
+                    lost = PacketError(errno.EMSGSIZE, "a packet larger than the MTU was is lost")
+                    self._call(self._protocol.error_received, lost)
+                else:
+                    self._call(self._protocol.datagram_received, packet.tobytes(), None)
+            if cut:
+                batch = None  # the MTU has grown
 
     def _call(self, method: Callable[..., object], *arguments: object) -> None:
         """A protocol that fails at one packet gets the next all the same."""
@@ -96,7 +115,7 @@ class PacketTransport(asyncio.DatagramTransport):
         """
         if addr is not None:
             raise ValueError("a packet has its address in itself: addr must be None")
-        packet = bytes(data)
+        packet = bytes(memoryview(data))  # type: ignore[arg-type]
         if not 1 <= len(packet) <= _core.PACKET_MAX:
             raise ValueError(f"a packet is 1 to {_core.PACKET_MAX} bytes, not {len(packet)}")
         if self._is_closing:
@@ -113,7 +132,8 @@ class PacketTransport(asyncio.DatagramTransport):
                 return
         self._backlog.append(packet)
         self._backlog_size += len(packet)
-        if self._writer is None:
+        if not self._is_writing:
+            self._is_writing = True
             self._writer = self._loop.create_task(self._write())
         if self._backlog_size > self._high and not self._is_full:
             self._is_full = True
@@ -122,6 +142,7 @@ class PacketTransport(asyncio.DatagramTransport):
     async def _write(self) -> None:
         """Send the backlog as the device takes it."""
         while self._backlog:
+            refusal = None
             try:
                 await self._device.send(self._backlog[0])
             except InterruptError:
@@ -130,12 +151,14 @@ class PacketTransport(asyncio.DatagramTransport):
                 self._lose(error)
                 return
             except TunTapError as error:
-                self._call(self._protocol.error_received, error)
+                refusal = error
             self._backlog_size -= len(self._backlog.popleft())
+            if refusal is not None:
+                self._call(self._protocol.error_received, refusal)
             if self._is_full and self._backlog_size <= self._low:
                 self._is_full = False
                 self._call(self._protocol.resume_writing)
-        self._writer = None
+        self._is_writing = False
         if self._is_closing:
             self._lose(None)
 
@@ -186,8 +209,9 @@ class PacketTransport(asyncio.DatagramTransport):
         """Deliver nothing more, send what is kept, then close the device."""
         if not self._is_closing:
             self._is_closing = True
-            self._reader.cancel()
-            if self._writer is None:
+            if self._reader is not None:
+                self._reader.cancel()
+            if not self._is_writing:
                 self._lose(None)
 
     def abort(self) -> None:
@@ -199,6 +223,8 @@ class PacketTransport(asyncio.DatagramTransport):
         if self._is_lost:
             return
         self._is_lost = self._is_closing = True
+        if isinstance(error, ClosedError):
+            error = None  # on purpose, whoever did it
         for task in (self._reader, self._writer):
             if task is not None:
                 task.cancel()

@@ -130,8 +130,9 @@ class TrioWaits:
 
     def release(self) -> None:
         """The device is closed: let go of it, at once where that can be."""
+        # Not in a signal handler that came upon trio itself: that may only ask to be called.
         lowlevel = self._trio.lowlevel
-        if not lowlevel.in_trio_run() or lowlevel.current_trio_token() is not self._token:
+        if not lowlevel.in_trio_task() or lowlevel.current_trio_token() is not self._token:
             self.wake_soon()
             return
         self._wake()  # trio looks no more at a descriptor once that is cancelled

@@ -1,4 +1,6 @@
 """How tasks of an asyncio loop wait for their turn at a device."""
+from libc.stdint cimport uint64_t
+
 from tuntap._core cimport Port
 
 
@@ -8,6 +10,7 @@ cdef class Rest:
 
 cdef class Turn:
     cdef Line line
+    cdef uint64_t number                      # of the call, in the order they came
     cdef unsigned int interrupts              # of the device when the wait began
     cdef bint is_over                         # the wait is
     cdef bint is_late
@@ -28,6 +31,7 @@ cdef class Line:
     cdef object turns
     cdef bint is_looking
 
+    cdef int enter(self, Turn turn) except -1
     cdef int start(self) except -1
     cdef int stop(self) except -1
 

@@ -9,6 +9,8 @@ Compiled, because a packet that comes alone finds all of this cold.  What a call
 still readable and look for the next task to wake.  Run in the callback of the loop, the task has taken
 what was there, and mostly waits again, when the loop looks next.
 """
+from libc.stdint cimport uint64_t
+
 from tuntap._core cimport WOULD_WAIT, Port, Sending
 from tuntap._os.native cimport PATH_RECV, PATH_SEND
 
@@ -19,7 +21,7 @@ from collections import deque
 from time import monotonic
 
 from tuntap._core import NO_WAIT, seconds, timed_out
-from tuntap._errors import ClosedError, InterruptError
+from tuntap._errors import ClosedError, DeviceGoneError, InterruptError
 from tuntap._trio import trio_until, trio_until_sent
 
 cdef dict MODULES = sys.modules
@@ -40,6 +42,7 @@ cdef extern from *:
     """
     double share_end "tuntap_share_end"    # when calls of this thread's loop next let other tasks run
 
+cdef uint64_t calls_that_waited = 0
 cdef double SHARE = 0.001                  # seconds that calls which need not wait may take together
 
 
@@ -122,6 +125,14 @@ cdef class Line:
         self.key = key
         self.turns = deque()
 
+    cdef int enter(self, Turn turn) except -1:
+        """In the order in which the calls came: one that was woken for nothing keeps its place."""
+        cdef Py_ssize_t place = len(self.turns)
+        while place > 0 and (<Turn> self.turns[place - 1]).number > turn.number:
+            place -= 1
+        self.turns.insert(place, turn)
+        return 0
+
     cdef int start(self) except -1:
         fd, writes = self.key
         self.waits.port._hold()
@@ -140,9 +151,11 @@ cdef class Line:
         """The loop has seen the descriptor ready: the task that has waited longest goes on."""
         cdef Turn turn = self.turns.popleft()
         turn.end()
-        turn._run()
-        if not self.turns:
-            self.stop()
+        try:
+            turn._run()
+        finally:
+            if not self.turns:
+                self.stop()
 
     cdef int stop(self) except -1:
         """Look no more."""
@@ -211,10 +224,10 @@ cdef class AsyncioWaits:
 
     def release(self):
         """The device is closed: let go of it, at once where that can be."""
-        if self.loop.is_running() and _get_running_loop() is not self.loop:
-            self.wake_soon()
-        else:
+        if not self.loop.is_running() or _get_running_loop() is self.loop:
             self._wake()
+        # For another loop; and if a signal handler closes, for one that sleeps, or a task about to wait.
+        self.wake_soon()
 
     def forget(self):
         """The loop is that of the parent of this process."""
@@ -230,7 +243,7 @@ cdef class AsyncioWaits:
 REST = Rest()
 
 
-cdef Turn queue_up(Port port, int path, source, deadline, bint again):
+cdef Turn queue_up(Port port, int path, source, deadline, uint64_t number):
     """A turn to await; None if there is no need to wait."""
     cdef AsyncioWaits waits
     cdef Turn turn = Turn()
@@ -254,11 +267,8 @@ cdef Turn queue_up(Port port, int path, source, deadline, bint again):
         raise
     if deadline is not None:
         turn.timer = loop.call_at(deadline, turn._expire)
-    # One that was woken for nothing does not lose its place.
-    if again:
-        turn.line.turns.appendleft(turn)
-    else:
-        turn.line.turns.append(turn)
+    turn.number = number
+    turn.line.enter(turn)
     return turn
 
 
@@ -269,13 +279,19 @@ cdef void renew_share():
 
 async def until(Port port, int path, source, timeout, attempt, tuple arguments):
     """What an attempt that does not wait answers, as soon as that is something true."""
-    cdef Turn turn = None
+    global calls_that_waited
+    cdef Turn turn
+    cdef uint64_t number = 0
     deadline = None
     if monotonic() >= share_end:
         await REST
         renew_share()
     while True:
-        result = attempt(*arguments)
+        try:
+            result = attempt(*arguments)
+        except DeviceGoneError:
+            port.tell_tasks()      # uvloop looks no more at a descriptor that showed an error
+            raise
         if result:
             return result
         if timeout is not None:
@@ -283,7 +299,10 @@ async def until(Port port, int path, source, timeout, attempt, tuple arguments):
                 raise timed_out(path)
             if deadline is None:
                 deadline = get_running_loop().time() + timeout
-        turn = queue_up(port, path, source, deadline, turn is not None)
+        if number == 0:
+            calls_that_waited += 1
+            number = calls_that_waited
+        turn = queue_up(port, path, source, deadline, number)
         if turn is None:
             continue
         try:

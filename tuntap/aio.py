@@ -116,6 +116,12 @@ class Events(EventSource):
         """Wait for the next event; see `tuntap.Events.get`."""
         return await call(self._device, _core.EVENTS, timeout, self._next, source=self)
 
+    def _look_again(self) -> None:
+        # The descriptor changes: no loop must look at the old one when it is closed.
+        for waits in self._device._loops.copy().values():
+            waits.release()
+        super()._look_again()
+
     def __aiter__(self) -> Self:
         return self
 
@@ -190,7 +196,7 @@ async def create_tun_endpoint(
     protocol
         What `protocol_factory` made.
     """
-    return await _connect(protocol_factory, device or Tun(name, **settings))
+    return await _connect(Tun, protocol_factory, name, device, settings)
 
 
 async def create_tap_endpoint(
@@ -201,16 +207,30 @@ async def create_tap_endpoint(
     **settings: Any,  # noqa: ANN401
 ) -> tuple[PacketTransport, _P]:
     """Open a TAP and connect it to a protocol; see `create_tun_endpoint`."""
-    return await _connect(protocol_factory, device or Tap(name, **settings))
+    return await _connect(Tap, protocol_factory, name, device, settings)
 
 
-async def _connect(protocol_factory: Callable[[], _P], device: Tun | Tap) -> tuple[PacketTransport, _P]:
+async def _connect(
+    kind: type[Tun] | type[Tap],
+    protocol_factory: Callable[[], _P],
+    name: str | None,
+    device: Tun | Tap | None,
+    settings: dict[str, Any],
+) -> tuple[PacketTransport, _P]:
+    loop = asyncio.get_running_loop()
+    if device is None:
+        device = kind(name, **settings)
+    elif not isinstance(device, kind):
+        raise TypeError(f"device must be a tuntap.aio.{kind.__name__}, not {device!r}")
+    elif name is not None or settings:
+        raise ValueError("a device that is open has its name and settings already")
     async with contextlib.AsyncExitStack() as undo:
         await undo.enter_async_context(device)
         protocol = protocol_factory()
-        transport = PacketTransport(asyncio.get_running_loop(), device, protocol)
+        transport = PacketTransport(loop, device, protocol)
         undo.callback(transport.abort)
         protocol.connection_made(transport)
+        loop.call_soon(transport._start)
         undo.pop_all()
     return transport, protocol
 

@@ -458,7 +458,13 @@ cdef intptr_t os_send_parts(Handle *handle, Part *parts, int count) noexcept nog
 
 
 cdef int os_wait(Handle *handle, int path, intptr_t other, int64_t timeout_ns) noexcept nogil:
-    return posix_wait(handle, path, other, timeout_ns)
+    cdef int outcome = posix_wait(handle, path, other, timeout_ns)
+    if outcome != IN_ERROR:
+        return outcome
+    if handle.layer == LAYER_UNKNOWN:
+        return 1                      # a socket: the next call tells
+    handle.failed[path] = b"poll"
+    return -EBADFD                    # what read and write say then
 
 
 cdef intptr_t os_outlet(Handle *handle) noexcept nogil:

@@ -73,7 +73,8 @@ cdef intptr_t os_send_parts(Handle *handle, Part *parts, int count) noexcept nog
 
 
 cdef int os_wait(Handle *handle, int path, intptr_t other, int64_t timeout_ns) noexcept nogil:
-    return posix_wait(handle, path, other, timeout_ns)
+    cdef int outcome = posix_wait(handle, path, other, timeout_ns)
+    return 1 if outcome == IN_ERROR else outcome
 
 
 cdef intptr_t os_outlet(Handle *handle) noexcept nogil:

@@ -20,7 +20,7 @@ cdef extern from "<unistd.h>" nogil:
     ssize_t write(int fd, const void *buffer, size_t size)
 
 cdef extern from "<poll.h>" nogil:
-    enum: POLLIN, POLLOUT, POLLPRI
+    enum: POLLERR, POLLIN, POLLOUT, POLLPRI
     struct pollfd:
         int fd
         short events
@@ -83,6 +83,9 @@ cdef enum:
     MODE_CONNECTION = 4       # the same, and reading nothing means that the other end is closed
 
 cdef enum:
+    IN_ERROR = 3              # of posix_wait: the descriptor of the device is
+
+cdef enum:
     LARGEST_READ = 65535 + 64  # more bytes than one read of any device can yield
 
 
@@ -138,6 +141,8 @@ cdef inline int posix_wait(Handle *handle, int path, intptr_t other, int64_t tim
     count = poll(entries, 3, <int> milliseconds)
     if count < 0:
         return fail(handle, path, b"poll")
+    if entries[0].revents & POLLERR:
+        return IN_ERROR
     return (1 if entries[0].revents else 2) if count > 0 else 0
 
 
