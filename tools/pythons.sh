@@ -5,6 +5,7 @@
 #
 # Without arguments the whole suite runs.  PYTHONS="path ..." names the interpreters instead.  Each gets
 # a virtual environment with the package installed, and runs a copy of the tests away from its sources.
+# A free-threaded one then runs those that share nothing in four threads at once.
 # Those left out, too old or of the same minor version as one before, are named; one that cannot build
 # or pass fails the run.
 set -uo pipefail
@@ -55,7 +56,12 @@ print("   tuntap of", tuntap.__path__[0].replace(sys.prefix, "VENV"), "- GIL", "
 if enabled and sys.argv[1].endswith("t"):
     sys.exit("importing tuntap switched the GIL on")
 ' "$version" || return
-  "$venv/bin/python" -m pytest -q -p no:cacheprovider "$@"
+  "$venv/bin/python" -m pytest -q -p no:cacheprovider "$@" || return
+  case $version in *t)
+    "$venv/bin/python" -m pip install --quiet pytest-run-parallel || return
+    "$venv/bin/python" -m pytest -q -p no:cacheprovider --parallel-threads=4 \
+      tests/kernels tests/test_config.py tests/test_offload.py ;;
+  esac
 }
 
 seen=" "

@@ -559,7 +559,7 @@ class Device(Queue):
         Returns
         -------
         Events
-            An iterator over `LinkEvent`; each has its own view, and any number may be had.
+            An iterator over `LinkEvent`, for one thread; each has its own view, and any number may be had.
         """
         return Events(self)
 
