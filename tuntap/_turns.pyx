@@ -36,13 +36,15 @@ cdef extern from *:
     """
     #if defined(_MSC_VER)
     static __declspec(thread) double tuntap_share_end = 0;
+    static __declspec(thread) unsigned long long tuntap_waits_begun = 0;
     #else
     static __thread double tuntap_share_end = 0;
+    static __thread unsigned long long tuntap_waits_begun = 0;
     #endif
     """
+    uint64_t waits_begun "tuntap_waits_begun"
     double share_end "tuntap_share_end"    # when calls of this thread's loop next let other tasks run
 
-cdef uint64_t calls_that_waited = 0
 cdef double SHARE = 0.001                  # seconds that calls which need not wait may take together
 
 
@@ -130,6 +132,7 @@ cdef class Line:
         cdef Py_ssize_t place = len(self.turns)
         while place > 0 and (<Turn> self.turns[place - 1]).number > turn.number:
             place -= 1
+        turn.line = self
         self.turns.insert(place, turn)
         return 0
 
@@ -260,15 +263,14 @@ cdef Turn queue_up(Port port, int path, source, deadline, uint64_t number):
             raise port.failure(path, outcome, b"")
         return None
     try:
-        turn.line = waits.line(port._target(path, source))
+        turn.number = number
+        waits.line(port._target(path, source)).enter(turn)
     except BaseException:
         port.end_wait(turn.interrupts)
         waits.leave()
         raise
     if deadline is not None:
         turn.timer = loop.call_at(deadline, turn._expire)
-    turn.number = number
-    turn.line.enter(turn)
     return turn
 
 
@@ -277,11 +279,16 @@ cdef void renew_share():
     share_end = monotonic() + SHARE
 
 
+cdef uint64_t next_number():
+    global waits_begun
+    waits_begun += 1
+    return waits_begun
+
+
 async def until(Port port, int path, source, timeout, attempt, tuple arguments):
     """What an attempt that does not wait answers, as soon as that is something true."""
-    global calls_that_waited
     cdef Turn turn
-    cdef uint64_t number = 0
+    cdef uint64_t number = 0               # of this call, among those that have waited
     deadline = None
     if monotonic() >= share_end:
         await REST
@@ -290,7 +297,7 @@ async def until(Port port, int path, source, timeout, attempt, tuple arguments):
         try:
             result = attempt(*arguments)
         except DeviceGoneError:
-            port.tell_tasks()      # uvloop looks no more at a descriptor that showed an error
+            port.tell_tasks()              # uvloop looks no more at a descriptor in error
             raise
         if result:
             return result
@@ -300,8 +307,7 @@ async def until(Port port, int path, source, timeout, attempt, tuple arguments):
             if deadline is None:
                 deadline = get_running_loop().time() + timeout
         if number == 0:
-            calls_that_waited += 1
-            number = calls_that_waited
+            number = next_number()
         turn = queue_up(port, path, source, deadline, number)
         if turn is None:
             continue
