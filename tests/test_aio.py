@@ -1433,13 +1433,11 @@ class TestDeleted:
                     for task in same:
                         await task.wait()
                         assert task.ends == 1
-                        if name in RECEIVES:
+                        if name != "events":
                             assert type(task.error) is DeviceGoneError
-                for name in [*RECEIVES, "send", "send_vectored", "send_batch"]:
+                for name in names[:-1]:
                     with pytest.raises(DeviceGoneError):
                         await caller(tun, name)(timeout=PATIENCE)
-                await tun.wait_readable(timeout=PATIENCE)  # nothing to wait for
-                await tun.wait_writable(timeout=PATIENCE)
                 before = time.process_time()
                 await loop.sleep(0.2)
                 assert time.process_time() - before < 0.1
@@ -1459,9 +1457,7 @@ class TestDeleted:
                     await settle(loop)
                     assert not task.done
                     tuntap.delete(tun.name)
-                    assert (await task.wait()).error is None
-                    with pytest.raises(DeviceGoneError):
-                        await tun.send(numbered(1))
+                    assert type((await task.wait()).error) is DeviceGoneError
                 tun.close()
 
         loop.run(main)
