@@ -370,13 +370,15 @@ class TestEnd:
         with pytest.raises(DeviceGoneError):
             device.events()
 
-    def test_of_the_interface_with_its_namespace(self, make, ip):
+    def test_of_the_interface_with_its_namespace(self, make, ip, eventually):
         device, view = make(up=False)
-        ip("netns", "add", "ends9")
-        try:
-            ip("link", "set", device.name, "netns", "ends9")
-        finally:
-            ip("netns", "del", "ends9")
+        own = os.readlink("/proc/self/ns/net")
+        with subprocess.Popen(["unshare", "--net", "sleep", "600"]) as process:
+            try:
+                eventually(lambda: os.readlink(f"/proc/{process.pid}/ns/net") != own)
+                ip("link", "set", device.name, "netns", process.pid)
+            finally:
+                process.kill()
         assert told(view, "gone")[-1] == ("gone", None)
 
     def test_iteration_ends_behind_gone(self, tun):
