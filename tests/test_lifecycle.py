@@ -1344,8 +1344,9 @@ class TestProcesses:
 
     def test_ctrl_c_ends_a_program_with_its_usual_status(self):
         code = """
-            import sys
+            import signal
             from tuntap.testing import pair
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
             one, other = pair()
             print("ready", flush=True)
             try:
