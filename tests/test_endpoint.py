@@ -1,7 +1,6 @@
 """`create_tun_endpoint` and `create_tap_endpoint`: what a protocol of asyncio is told, and when."""
 
 import asyncio
-import contextlib
 import errno
 import faulthandler
 import gc
@@ -14,17 +13,12 @@ import time
 
 import pytest
 import uvloop
+from numbered import HOST, PEER, TEMPLATE, fill, number_of, numbered, put, take, take_all
 from threads import PATIENCE
 
 import tuntap
 from tuntap import DeviceGoneError, LinkDownError, PacketError, aio
 from tuntap.testing import icmp_echo, pair, udp
-
-HOST, PEER = "10.8.0.1", "10.8.0.2"
-TEMPLATE = udp(HOST, PEER, 1, 2, b"....")
-
-# What a thread does on the same device, at once.
-put, take = tuntap.Tun.send, tuntap.Tun.recv
 
 FACTORIES = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 if hasattr(asyncio, "eager_task_factory"):
@@ -35,31 +29,6 @@ if hasattr(asyncio, "eager_task_factory"):
         return loop
 
     FACTORIES["eager"] = eager_loop
-
-
-def numbered(number):
-    return TEMPLATE[:-4] + number.to_bytes(4, "big")
-
-
-def number_of(packet):
-    return int.from_bytes(packet[-4:], "big")
-
-
-def take_all(device):
-    numbers = []
-    with contextlib.suppress(TimeoutError):
-        while True:
-            numbers.append(number_of(take(device, 0)))
-    return numbers
-
-
-def fill(device):
-    number = 0
-    with contextlib.suppress(TimeoutError):
-        while True:
-            put(device, numbered(number), 0)
-            number += 1
-    return number
 
 
 class Protocol(asyncio.DatagramProtocol):

@@ -31,7 +31,7 @@ cdef class SuperPacketTypes:
 cdef class Event:
     cdef Handle handle              # only to be woken
     cdef Lock lock
-    cdef AtomicInt32 state              # 0 if it is not set
+    cdef AtomicInt32 state          # 0 if it is not set
     cdef object __weakref__
 
 

@@ -456,8 +456,7 @@ cdef class Watcher:
         """("link", up, running, mtu, name), ("added" or "removed", address), ("moved",), ("lost",), or None."""
         cdef Change change
         cdef int kind
-        if self.port.is_closed or self.port.is_shut:
-            self.port._must_be_open()
+        self.port._must_be_open()
         if self.watch.io < 0:
             return ("lost",)
         with nogil:

@@ -15,7 +15,7 @@ cdef struct Offload:
     bint whole                    # batches carry super-packets as they are
     bint trusted                  # checksums are the caller's matter: neither completed nor looked at
     bint is_frame
-    AtomicUint32 *types               # Offload bits of what may be written, of all queues
+    AtomicUint32 *types           # Offload bits of what may be written, of all queues
     uint32_t rejected             # those that the kernel refused although it should not have
 
     # Receive, under the lock of that path.  A super-packet that did not fit the slots waits in `inbox`.

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tuntap import _core
-from tuntap._errors import ClosedError, InterruptError
 
 if TYPE_CHECKING:
     import trio
@@ -37,25 +36,6 @@ async def trio_until(
         if not await waits.wait(path, source, deadline):
             raise _core.timed_out(path)
     return result
-
-
-async def trio_until_sent(
-    trio: Any,  # noqa: ANN401
-    port: _core.Port,
-    timeout: float | None,
-    rest: _core.Sending,
-) -> int:
-    """The same for a send_batch, of which part is a result."""
-    try:
-        await trio_until(trio, port, _core.SEND, port, timeout, rest.send, ())
-    except InterruptError:
-        if not rest.sent:
-            raise
-        port._latch()  # for the next call that would wait
-    except (TimeoutError, ClosedError):
-        if not rest.sent:
-            raise
-    return rest.sent
 
 
 class TrioWaits:

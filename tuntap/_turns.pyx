@@ -22,7 +22,7 @@ from time import monotonic
 
 from tuntap._core import NO_WAIT, seconds, timed_out
 from tuntap._errors import ClosedError, DeviceGoneError, InterruptError
-from tuntap._trio import trio_until, trio_until_sent
+from tuntap._trio import trio_until
 
 cdef dict MODULES = sys.modules
 cdef object port_recv = Port.recv
@@ -325,7 +325,7 @@ async def until(Port port, int path, source, timeout, attempt, tuple arguments):
 async def until_sent(Port port, timeout, Sending rest):
     """The same for a send_batch, of which part is a result."""
     try:
-        await until(port, PATH_SEND, port, timeout, port_send_rest, (rest,))
+        await choose(port, PATH_SEND, timeout, port_send_rest, (rest,), port)
     except InterruptError:
         if not rest.sent:
             raise
@@ -354,8 +354,11 @@ def call(Port port, int path, timeout, attempt, *arguments, source=None):
 
 
 cdef object begin(Port port, int path, object timeout, object attempt, tuple arguments, object source):
-    if timeout is not None:
-        timeout = seconds(timeout)
+    return choose(port, path, None if timeout is None else seconds(timeout), attempt, arguments, source)
+
+
+cdef object choose(Port port, int path, object timeout, object attempt, tuple arguments, object source):
+    """The coroutine for the loop that runs now; the timeout is checked."""
     trio = running_trio()
     if trio is None:
         return until(port, path, source, timeout, attempt, arguments)
@@ -410,12 +413,7 @@ class AsyncCalls:
         """
         cdef Port port = self
         cdef Sending rest = port._begin_send(batch, start, stop)
-        if timeout is not None:
-            timeout = seconds(timeout)
-        trio = running_trio()
-        if trio is None:
-            return until_sent(port, timeout, rest)
-        return trio_until_sent(trio, port, timeout, rest)
+        return until_sent(port, seconds(timeout), rest)
 
     def _send_now(self, packet):
         """What send() answers; 0 if it would have to wait."""

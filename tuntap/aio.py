@@ -1,7 +1,7 @@
 """Devices for asyncio, loops that are like it (uvloop), and trio: the calls that wait are coroutines.
 
-A call looks first and waits only if there is nothing.  Several tasks may wait on one device, also in
-several loops: those of a loop are served in the order they came, and each packet goes to exactly one.  A
+A call looks first and waits only if there is nothing.  Several tasks may wait on one device, also in several
+loops: those of an asyncio loop are served in the order they came, and each packet goes to exactly one.  A
 call that is cancelled or whose time is over has received nothing.  All else is as in `tuntap.Tun`.
 """
 
@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 from tuntap import _core, _device
 from tuntap._deadline import Deadline
@@ -20,9 +20,6 @@ from tuntap._events import EventSource, LinkEvent
 from tuntap._transport import PacketTransport
 from tuntap._turns import AsyncCalls, call, running_trio
 from tuntap.framed import Codec, Reading, Writing
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = [
     "Events",
