@@ -1429,6 +1429,33 @@ class TestDeleted:
 
         loop.run(main)
 
+    def test_while_a_packet_is_still_there(self, loop, net):
+        """The loop is told of an error while a receive still succeeds: nobody is told again by itself."""
+
+        async def main():
+            for _ in range(10):
+                tun = aio.Tun(addresses=[f"{HOST}/24"], quiet=True, up=True)
+                async with loop.Tasks() as tasks:
+                    waiting = [tasks.spawn(tun.recv) for _ in range(3)]
+                    await settle(loop)
+                    assert sock.sendto(b"....", (PEER, 9))
+                    name = tun.name  # asking the device would wait for its deletion
+                    deletion = threading.Thread(target=tuntap.delete, args=[name])
+                    deletion.start()
+                    # The kernel takes away the name first, and milliseconds later the packets.
+                    with contextlib.suppress(OSError):
+                        while socket.if_nametoindex(name):
+                            pass
+                    for task in waiting:
+                        await task.wait()
+                        assert task.error is None or type(task.error) is DeviceGoneError
+                    assert sum(task.error is None for task in waiting) <= 1
+                    deletion.join()
+                tun.close()
+
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            loop.run(main)
+
     def test_is_the_last_event(self, loop, net):
         async def main():
             tun = aio.Tun(quiet=True)

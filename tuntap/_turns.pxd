@@ -39,6 +39,7 @@ cdef class Line:
 cdef class AsyncioWaits:
     cdef Port port
     cdef object loop
+    cdef bint stops_at_errors
     cdef dict lines
 
     cdef Line line(self, tuple key)

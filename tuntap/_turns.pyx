@@ -16,7 +16,7 @@ from tuntap._os.native cimport PATH_RECV, PATH_SEND
 
 import inspect
 import sys
-from asyncio import CancelledError, _get_running_loop, get_running_loop
+from asyncio import BaseEventLoop, CancelledError, _get_running_loop, get_running_loop
 from collections import deque
 from time import monotonic
 
@@ -159,6 +159,9 @@ cdef class Line:
         finally:
             if not self.turns:
                 self.stop()
+            elif self.waits.stops_at_errors and self.waits.port.wait(PATH_RECV, 0, -1) < 0:
+                # Told once of a device that is deleted, the task may still have found a packet, or nothing.
+                self.waits.dismiss(self)
 
     cdef int stop(self) except -1:
         """Look no more."""
@@ -187,6 +190,8 @@ cdef class AsyncioWaits:
     def __cinit__(self, Port port not None, loop):
         self.port = port
         self.loop = loop
+        # Those built on libuv look no more at a descriptor in error.
+        self.stops_at_errors = not isinstance(loop, BaseEventLoop)
         self.lines = {}
 
     cdef Line line(self, tuple key):
@@ -297,7 +302,7 @@ async def until(Port port, int path, source, timeout, attempt, tuple arguments):
         try:
             result = attempt(*arguments)
         except DeviceGoneError:
-            port.tell_tasks()              # uvloop looks no more at a descriptor in error
+            port.tell_tasks()              # in case their loops look no more at what is in error
             raise
         if result:
             return result
