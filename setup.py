@@ -6,7 +6,7 @@ import sys
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 
-CORES = {"linux": "linux"}
+CORES = {"linux": "linux", "darwin": "darwin", "freebsd": "bsd", "openbsd": "bsd", "netbsd": "bsd"}
 core = next((file for prefix, file in CORES.items() if sys.platform.startswith(prefix)), "none")
 
 # TUNTAP_DEBUG=1 checks bounds and keeps symbols; TUNTAP_SANITIZE=address,undefined adds sanitizers.

@@ -24,7 +24,9 @@ OTHER_UNIX = [
     f"{cpu}-{system}" for cpu in ("x86_64", "aarch64") for system in ("macos", "freebsd", "netbsd", "openbsd")
 ]
 # Which core is compiled for which system; a system without one of its own takes `none`.
-TARGETS = {target: "linux" for target in LINUX} | {target: "none" for target in OTHER_UNIX}
+TARGETS = {target: "linux" for target in LINUX} | {
+    target: "none" if target.endswith("macos") else "bsd" for target in OTHER_UNIX
+}
 
 
 def translate(source: str, folder: Path) -> Path:
@@ -50,6 +52,7 @@ def python_headers(folder: Path, target: str) -> list[str]:
 def compile_for(target: str, source: Path, folder: Path) -> bool:
     command = [sys.executable, "-m", "ziglang", "cc", "-target", target, "-c", "-O1", "-fPIC"]
     command += ["-Wall", "-Wextra", "-Werror", "-D_GNU_SOURCE=1"]
+    command += ["-D_BSD_SOURCE=1"]  # the pyconfig.h of OpenBSD asks for no less
     # What Cython and Python.h bring along is not ours.
     command += ["-Wno-unused-function", "-Wno-unused-parameter", "-Wno-missing-field-initializers"]
     command += ["-Wno-cast-function-type", "-Wno-deprecated-declarations", "-Wno-unreachable-code"]

@@ -135,6 +135,8 @@ cdef struct Handle:
     int prefix                # bytes the OS puts in front of a packet and the core hides
     int packet_information    # bytes of OS header the caller asked to see in front of a packet
     int created               # os_open made the interface; it was not there before
+    int lasts                 # os_close leaves it, where the system would
+    int backoff               # nanoseconds a send has slept last because the system had no room
     uint64_t realm            # the network namespace `control` is in; 0 if that is not known
 
 # Slots of a batch.  Slot i starts at data + i * stride and holds at most slot_size bytes.
@@ -259,8 +261,8 @@ cdef inline void handle_clear(Handle *handle) noexcept nogil:
     handle.name[0] = 0
     handle.layer = LAYER_UNKNOWN
     handle.framing[PATH_RECV] = handle.framing[PATH_SEND] = FRAMING_NONE
-    handle.owned = handle.mode = handle.prefix = handle.packet_information = handle.created = 0
-    handle.header_size = handle.offload = handle.detached = 0
+    handle.owned = handle.mode = handle.prefix = handle.packet_information = handle.created = handle.lasts = 0
+    handle.header_size = handle.offload = handle.detached = handle.backoff = 0
     handle.realm = 0
 
 

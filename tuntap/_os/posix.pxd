@@ -1,5 +1,7 @@
 """What the Unix cores share: adopting a descriptor, waiting on it, and moving packets one by one."""
-from libc.errno cimport EAGAIN, EBADF, EINTR, EINVAL, EMSGSIZE, ENODEV, EOPNOTSUPP, errno
+from libc.errno cimport (
+    EAGAIN, EBADF, EINTR, EINVAL, EMSGSIZE, ENETDOWN, ENOBUFS, ENODEV, ENOSPC, EOPNOTSUPP, errno,
+)
 from libc.stdint cimport int32_t, int64_t, intptr_t, uint8_t
 from libc.string cimport memset
 
@@ -49,6 +51,12 @@ cdef extern from "<sys/uio.h>" nogil:
     ssize_t readv(int fd, const iovec *parts, int count)
     ssize_t writev(int fd, const iovec *parts, int count)
 
+cdef extern from "<time.h>" nogil:
+    struct timespec:
+        long tv_sec
+        long tv_nsec
+    int nanosleep(const timespec *time, timespec *left)
+
 cdef extern from *:
     """
     /* A Part of the contract is handed to the system as the iovec it is. */
@@ -84,6 +92,10 @@ cdef enum:
 
 cdef enum:
     IN_ERROR = 3              # of posix_wait: the descriptor of the device is
+
+cdef enum:
+    BACKOFF_FIRST = 250000    # nanoseconds
+    BACKOFF_LAST = 16000000
 
 cdef enum:
     LARGEST_READ = 65535 + 64  # more bytes than one read of any device can yield
@@ -314,7 +326,7 @@ cdef inline int posix_send(
         # The caller's array may have changed since it was checked, and may change now: another
         # thread owns it too, so it is read once.
         length = (<volatile int32_t *> slots.lengths)[i]
-        if length < 1 or length > slots.slot_size:
+        if length < 1 or length > slots.slot_size or handle.prefix and packet[0] >> 4 not in (4, 6):
             error[0] = EINVAL
             break
         size = write_packet(handle, packet, length, prefix6 if packet[0] >> 4 == 6 else prefix4)
@@ -324,8 +336,27 @@ cdef inline int posix_send(
             if size != -EAGAIN:
                 error[0] = <int> -size
             break
+        if size == 0:
+            error[0] = ENETDOWN           # what FreeBSD says of an interface that is down
+            break
         i += 1
     return i - start
+
+
+cdef inline void back_off(Handle *handle, int moved, int *error) noexcept nogil:
+    """Sleep, longer each time, where the system has no room and poll(2) would say that it has.
+
+    The packet is not lost: to the caller it would have to wait.
+    """
+    cdef timespec pause
+    if moved:
+        handle.backoff = 0
+    if error[0] == ENOBUFS or error[0] == ENOSPC:
+        handle.backoff = min(max(2 * handle.backoff, BACKOFF_FIRST), BACKOFF_LAST)
+        pause.tv_sec = 0
+        pause.tv_nsec = handle.backoff
+        nanosleep(&pause, NULL)
+        error[0] = 0
 
 
 cdef inline intptr_t posix_recv_parts(Handle *handle, Part *parts, int count) noexcept nogil:

@@ -1,0 +1,319 @@
+"""PF_ROUTE sockets of macOS and the BSDs: the route to a subnet, and what the system tells of an interface."""
+from libc.errno cimport EAGAIN, EEXIST, EINTR, ENOBUFS, ESRCH, errno
+from libc.stdint cimport int64_t, intptr_t, uint8_t
+from libc.string cimport memcmp, memcpy, memset
+
+from tuntap._os.ifconfig cimport (
+    AF_LINK, IFF_POINTOPOINT, IFF_RUNNING, IFF_UP, add_address4, add_address6, delete_address, fill_mask,
+    fill_sockaddr4, fill_sockaddr6, get_flags, if_indextoname, if_nametoindex, is_link_local, list_addresses,
+    read_address, sockaddr, sockaddr_dl, sockaddr_in, sockaddr_in6, socket,
+)
+from tuntap._os.native cimport (
+    CHANGE_ADDRESS_ADDED, CHANGE_ADDRESS_REMOVED, CHANGE_LINK, CHANGE_LOST, CHANGE_MOVED, CHANGE_NONE, NAME_SIZE,
+    PATH_CONTROL, Address, Change, Handle, Watch, handle_clear,
+)
+from tuntap._os.posix cimport F_SETFD, F_SETFL, FD_CLOEXEC, O_NONBLOCK, close_fd, fail, fcntl, read, write
+
+cdef extern from *:
+    """
+    #include <net/route.h>
+    #include <unistd.h>
+    #if defined(__APPLE__)
+    #define TUNTAP_ROUTE_ALIGN sizeof(uint32_t)   /* of the addresses behind a message */
+    #elif defined(__NetBSD__)
+    #define TUNTAP_ROUTE_ALIGN sizeof(uint64_t)
+    #else
+    #define TUNTAP_ROUTE_ALIGN sizeof(long)
+    #endif
+    #if defined(__APPLE__) || defined(__FreeBSD__)
+    #define TUNTAP_ROUTE_BY_LINK 1                /* an interface is a gateway by its index */
+    #else
+    #define TUNTAP_ROUTE_BY_LINK 0                /* it is one by its own address */
+    #endif
+    #if defined(__OpenBSD__)                      /* where the addresses begin */
+    #define TUNTAP_BEGIN_ROUTE(message) ((message)->rtm_hdrlen = sizeof(struct rt_msghdr))
+    #define TUNTAP_ADDRESSES(message) ((message)->ifam_hdrlen)
+    #else
+    #define TUNTAP_BEGIN_ROUTE(message) sizeof(struct rt_msghdr)
+    #define TUNTAP_ADDRESSES(message) sizeof(struct ifa_msghdr)
+    #endif
+    #define TUNTAP_MTU(message) ((message)->ifm_data.ifi_mtu)
+    #if defined(RTM_IFANNOUNCE)
+    #define tuntap_announcement if_announcemsghdr
+    #else                                         /* macOS has none */
+    #define RTM_IFANNOUNCE 0
+    #define IFAN_DEPARTURE 0
+    struct tuntap_announcement { unsigned short ifan_index, ifan_what; };
+    #endif
+    """
+    enum: TUNTAP_ROUTE_ALIGN, TUNTAP_ROUTE_BY_LINK
+    enum: PF_ROUTE, SOCK_RAW
+    enum: RTM_VERSION, RTM_ADD, RTM_DELETE, RTM_GET, RTM_IFINFO, RTM_NEWADDR, RTM_DELADDR, RTM_IFANNOUNCE
+    enum: IFAN_DEPARTURE
+    enum: RTA_DST, RTA_GATEWAY, RTA_NETMASK
+    enum: RTAX_NETMASK, RTAX_IFA, RTAX_BRD, RTAX_MAX
+    enum: RTF_UP, RTF_STATIC
+
+    struct rt_msghdr:
+        unsigned short rtm_msglen
+        uint8_t rtm_version
+        uint8_t rtm_type
+        unsigned short rtm_index
+        int rtm_flags
+        int rtm_addrs
+        int rtm_pid
+        int rtm_seq
+    struct if_msghdr:
+        unsigned short ifm_index
+        int ifm_flags
+    struct ifa_msghdr:
+        unsigned short ifam_index
+        int ifam_addrs
+    struct tuntap_announcement:
+        unsigned short ifan_index
+        unsigned short ifan_what
+    size_t begin_route "TUNTAP_BEGIN_ROUTE"(rt_msghdr *message) nogil
+    size_t addresses_behind "TUNTAP_ADDRESSES"(const ifa_msghdr *message) nogil
+    int mtu_of "TUNTAP_MTU"(const if_msghdr *message) nogil
+    int getpid() nogil
+
+cdef enum:
+    ADDRESSES = 64            # of an interface, that a new one is compared with
+    MESSAGE_SIZE = 2048       # more than any message about an interface or a route has
+
+# A message with room behind it, aligned as the system's own structures.
+cdef union RouteMessage:
+    rt_msghdr route
+    if_msghdr link
+    ifa_msghdr address
+    tuntap_announcement announcement
+    uint8_t bytes[MESSAGE_SIZE]
+
+
+cdef inline size_t padded(size_t size) noexcept nogil:
+    """What an address of this length takes in a message."""
+    if size == 0:
+        return TUNTAP_ROUTE_ALIGN
+    return (size + TUNTAP_ROUTE_ALIGN - 1) // TUNTAP_ROUTE_ALIGN * TUNTAP_ROUTE_ALIGN
+
+
+cdef inline intptr_t open_route_socket() noexcept nogil:
+    cdef intptr_t fd = socket(PF_ROUTE, SOCK_RAW, 0)
+    if fd >= 0:
+        fcntl(<int> fd, F_SETFD, FD_CLOEXEC)
+        fcntl(<int> fd, F_SETFL, O_NONBLOCK)
+    return fd
+
+
+# --- routes ---
+
+cdef inline int append_ip(RouteMessage *message, int family, const uint8_t *ip) noexcept nogil:
+    cdef uint8_t *end = message.bytes + message.route.rtm_msglen
+    if family == 4:
+        fill_sockaddr4(<sockaddr_in *> end, ip)
+    else:
+        fill_sockaddr6(<sockaddr_in6 *> end, ip, 0)
+    message.route.rtm_msglen += <unsigned short> padded((<sockaddr *> end).sa_len)
+    return 0
+
+
+cdef inline void begin_message(
+    RouteMessage *message, int kind, const Address *address, const char *name,
+) noexcept nogil:
+    """About the subnet of an address."""
+    cdef uint8_t subnet[16]
+    cdef uint8_t mask[16]
+    cdef sockaddr_dl *link
+    cdef int i
+    memset(message, 0, sizeof(RouteMessage))
+    memset(mask, 0, sizeof(mask))
+    fill_mask(mask, address.prefix)
+    memcpy(subnet, address.ip, sizeof(subnet))
+    if address.has_peer:
+        memcpy(subnet, address.peer, sizeof(subnet))
+    for i in range(16):
+        subnet[i] &= mask[i]
+    message.route.rtm_msglen = <unsigned short> begin_route(&message.route)
+    message.route.rtm_version = RTM_VERSION
+    message.route.rtm_type = <uint8_t> kind
+    message.route.rtm_seq = kind
+    message.route.rtm_flags = RTF_UP | RTF_STATIC
+    message.route.rtm_addrs = RTA_DST | RTA_NETMASK | (0 if kind == RTM_GET else RTA_GATEWAY)
+    append_ip(message, address.family, subnet)
+    if kind != RTM_GET:
+        if TUNTAP_ROUTE_BY_LINK:
+            link = <sockaddr_dl *> (message.bytes + message.route.rtm_msglen)
+            link.sdl_len = sizeof(sockaddr_dl)
+            link.sdl_family = AF_LINK
+            link.sdl_index = <unsigned short> if_nametoindex(name)
+            message.route.rtm_msglen += <unsigned short> padded(link.sdl_len)
+        else:
+            append_ip(message, address.family, address.ip)
+    append_ip(message, address.family, mask)
+
+
+cdef inline int routed_by(int fd, const Address *address, const char *name) noexcept nogil:
+    """Index of the interface that the subnet of an address is routed to; 0 for none."""
+    cdef RouteMessage message
+    cdef ssize_t size
+    begin_message(&message, RTM_GET, address, name)
+    if write(fd, message.bytes, message.route.rtm_msglen) < 0:
+        return 0
+    while True:
+        size = read(fd, message.bytes, sizeof(message))
+        if size < 0 and errno == EINTR:
+            continue
+        if size < <ssize_t> sizeof(rt_msghdr):
+            return 0
+        if message.route.rtm_type == RTM_GET and message.route.rtm_pid == getpid():
+            return message.route.rtm_index
+
+
+cdef inline int change_route(
+    Handle *handle, const char *name, int kind, const Address *address,
+) noexcept nogil:
+    """RTM_ADD or RTM_DELETE of the route to the subnet of an address, if it has one that the system does not route."""
+    cdef RouteMessage message
+    cdef intptr_t fd
+    cdef int result = 0
+    cdef bint is_ours
+    if address.prefix == (32 if address.family == 4 else 128):
+        return 0
+    if address.family == 6 and is_link_local(address.ip):
+        return 0
+    fd = open_route_socket()
+    if fd < 0:
+        return fail(handle, PATH_CONTROL, b"socket(PF_ROUTE)")
+    is_ours = routed_by(<int> fd, address, name) == <int> if_nametoindex(name)
+    # What is there already the system has made; and never delete the route of another interface.
+    if is_ours == (kind == RTM_DELETE):
+        begin_message(&message, kind, address, name)
+        if write(<int> fd, message.bytes, message.route.rtm_msglen) < 0:
+            result = fail(handle, PATH_CONTROL, b"route(RTM_ADD)" if kind == RTM_ADD else b"route(RTM_DELETE)")
+            if result == -ESRCH:
+                result = 0
+    close_fd(&fd)
+    return result
+
+
+# --- addresses with their routes ---
+
+cdef inline int add_address(
+    Handle *handle, const char *name, const Address *address, bint itself,
+) noexcept nogil:
+    """An address, and the route to its subnet unless it is to have none."""
+    cdef Address present[ADDRESSES]
+    cdef const char *failed
+    cdef int width = 4 if address.family == 4 else 16
+    cdef int result = list_addresses(handle, name, itself, present, ADDRESSES)
+    cdef int i
+    for i in range(min(result, ADDRESSES)):
+        if present[i].family == address.family and memcmp(present[i].ip, address.ip, width) == 0:
+            handle.failed[PATH_CONTROL] = b"ioctl(SIOCAIFADDR)"
+            return -EEXIST            # the system would change it
+    if result < 0:
+        return result
+    if address.family == 4:
+        result = add_address4(handle, name, address, itself)
+    else:
+        result = add_address6(handle, name, address)
+    if result < 0:
+        return result
+    result = change_route(handle, name, RTM_DELETE if address.no_route else RTM_ADD, address)
+    if result < 0:
+        failed = handle.failed[PATH_CONTROL]
+        delete_address(handle, name, address)
+        handle.failed[PATH_CONTROL] = failed
+    return result
+
+
+cdef inline int remove_address(Handle *handle, const char *name, const Address *address) noexcept nogil:
+    cdef int result = delete_address(handle, name, address)
+    return result if result < 0 else change_route(handle, name, RTM_DELETE, address)
+
+
+# --- notifications ---
+
+cdef inline int watch_interface(Handle *handle, const char *name, Watch *watch) noexcept nogil:
+    watch.io = open_route_socket()
+    if watch.io < 0:
+        return fail(handle, PATH_CONTROL, b"socket(PF_ROUTE)")
+    watch.index = <int> if_nametoindex(name)
+    return 0
+
+
+cdef inline int next_change(const Watch *watch, bint itself, Change *change) noexcept nogil:
+    cdef RouteMessage message
+    cdef ssize_t size
+    cdef int kind = CHANGE_NONE
+    while kind == CHANGE_NONE:
+        size = read(<int> watch.io, message.bytes, sizeof(message))
+        if size >= 0:
+            kind = read_change(watch, &message, size, itself, change)
+        elif errno == EAGAIN:
+            break
+        elif errno == ENOBUFS:
+            return CHANGE_LOST
+        elif errno != EINTR:
+            return -errno
+    return kind
+
+
+cdef inline int read_change(
+    const Watch *watch, RouteMessage *message, ssize_t size, bint itself, Change *change,
+) noexcept nogil:
+    """What a message says about the interface."""
+    cdef int kind
+    if size < 4 or message.route.rtm_msglen > size or message.route.rtm_version != RTM_VERSION:
+        return CHANGE_NONE
+    kind = message.route.rtm_type
+    memset(change, 0, sizeof(Change))
+    if RTM_IFANNOUNCE and kind == RTM_IFANNOUNCE and size >= <ssize_t> sizeof(tuntap_announcement):
+        if message.announcement.ifan_index == watch.index and message.announcement.ifan_what == IFAN_DEPARTURE:
+            return CHANGE_MOVED
+    elif kind == RTM_IFINFO and size >= <ssize_t> sizeof(if_msghdr) and message.link.ifm_index == watch.index:
+        if if_indextoname(watch.index, change.name) == NULL:
+            return CHANGE_MOVED
+        change.up = (message.link.ifm_flags & IFF_UP) != 0
+        change.running = (message.link.ifm_flags & IFF_RUNNING) != 0
+        change.mtu = mtu_of(&message.link)
+        return CHANGE_LINK
+    elif (
+        kind in (RTM_NEWADDR, RTM_DELADDR) and size >= <ssize_t> sizeof(ifa_msghdr)
+        and message.address.ifam_index == watch.index and read_changed_address(message, size, itself, &change.address)
+    ):
+        return CHANGE_ADDRESS_ADDED if kind == RTM_NEWADDR else CHANGE_ADDRESS_REMOVED
+    return CHANGE_NONE
+
+
+cdef inline bint read_changed_address(
+    RouteMessage *message, ssize_t size, bint itself, Address *address,
+) noexcept nogil:
+    cdef const sockaddr *found[3]
+    cdef const sockaddr *entry
+    cdef size_t at = addresses_behind(&message.address)
+    cdef size_t end = message.route.rtm_msglen
+    cdef char name[NAME_SIZE]
+    cdef int64_t flags = 0
+    cdef Handle asking
+    cdef int i
+    memset(found, 0, sizeof(found))
+    for i in range(RTAX_MAX):
+        if not message.address.ifam_addrs >> i & 1:
+            continue
+        entry = <const sockaddr *> (message.bytes + at)
+        if at + 2 > end or at + entry.sa_len > end:
+            return False
+        if i == RTAX_IFA:
+            found[0] = entry
+        elif i == RTAX_NETMASK:
+            found[1] = entry
+        elif i == RTAX_BRD:
+            found[2] = entry
+        at += padded(entry.sa_len)
+    handle_clear(&asking)
+    if if_indextoname(message.address.ifam_index, name) != NULL:
+        get_flags(&asking, name, &flags)
+    close_fd(&asking.control[0])
+    close_fd(&asking.control[1])
+    return read_address(found[0], found[1], found[2], (flags & IFF_POINTOPOINT) != 0, itself, address)
