@@ -25,7 +25,7 @@ OTHER_UNIX = [
 ]
 # Which core is compiled for which system; a system without one of its own takes `none`.
 TARGETS = {target: "linux" for target in LINUX} | {
-    target: "none" if target.endswith("macos") else "bsd" for target in OTHER_UNIX
+    target: "darwin" if target.endswith("macos") else "bsd" for target in OTHER_UNIX
 }
 
 

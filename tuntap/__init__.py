@@ -5,7 +5,7 @@ from importlib.metadata import PackageNotFoundError, version
 from tuntap import framed, offload
 from tuntap._batch import PacketBatch
 from tuntap._config import Statistics
-from tuntap._core import Event, delete, features, interfaces
+from tuntap._core import Event, delete, features, find_utun_fd, interfaces
 from tuntap._device import Device, Queue, Tap, Tun
 from tuntap._errors import (
     ClosedError,
@@ -46,6 +46,7 @@ __all__ = [
     "UnsupportedError",
     "delete",
     "features",
+    "find_utun_fd",
     "framed",
     "interfaces",
     "offload",

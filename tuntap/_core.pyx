@@ -74,6 +74,7 @@ cdef dict CAPABILITIES = dict(
     SETTING_NUMBERS, rename=CAN_RENAME, mac=CAN_SET_MAC, broadcast=CAN_SET_BROADCAST,
     addresses=CAN_SET_ADDRESSES, netns=CAN_OPEN_IN_NETNS, tap=CAN_TAP, tun=CAN_TUN,
     peer=CAN_PEER_ADDRESS, stats=CAN_STATISTICS, metric=CAN_METRIC, queues=CAN_MULTI_QUEUE, events=CAN_WATCH,
+    peer_name=CAN_NAME_PEER,
 )
 OFFLOADS = {"checksum": OFFLOAD_CHECKSUM, "tcp4": OFFLOAD_TCP4, "tcp6": OFFLOAD_TCP6, "udp": OFFLOAD_UDP}
 cdef dict FEATURES_BY_NAME = {
@@ -533,13 +534,15 @@ cdef class Port:
 
     # --- life ---
 
-    def _open(self, str name, int layer, int flags, intptr_t netns):
+    def _open(self, str name, int layer, int flags, intptr_t netns, str peer_name=""):
         """Open an interface; "" lets the OS choose its name.  The caller has checked the arguments."""
         cdef OpenRequest request
         cdef bytes encoded = encode_name(name) if name else b""
+        cdef bytes encoded_peer = encode_name(peer_name) if peer_name else b""
         cdef Handle handle
         cdef int result
         request.name = encoded
+        request.peer_name = encoded_peer
         request.layer = layer
         request.flags = <uint32_t> flags
         request.netns = netns
@@ -1772,6 +1775,31 @@ def interfaces():
         ]
     finally:
         free(names)
+
+
+def find_utun_fd():
+    """The descriptor of the tunnel that iOS or tvOS gave this process, for ``Tun.from_fd(fd, owned=False)``.
+
+    A packet tunnel provider (`NEPacketTunnelProvider`) is not told it.
+
+    Returns
+    -------
+    int
+
+    Raises
+    ------
+    DeviceGoneError
+        There is none: the tunnel has not started, or has ended.
+    UnsupportedError
+        Other operating systems have nothing like it.
+    """
+    cdef Handle handle
+    cdef intptr_t result
+    with nogil:
+        result = os_find(&handle)
+    if result < 0:
+        raise describe(PATH_CONTROL, <int> -result, handle.failed[PATH_CONTROL], "")
+    return result
 
 
 def delete(str name):

@@ -142,7 +142,9 @@ class Device(Queue):
         Whether an address brings the route to its subnet along.
     metric : int, optional
         Metric of that route.
-    guid, ring_capacity, wintun, dns, peer_name, description : optional
+    peer_name : str, optional
+        Of the other end of the pair that a TAP is on macOS ("feth7").
+    guid, ring_capacity, wintun, dns, description : optional
         Of other operating systems; `UnsupportedError` where they mean nothing.
 
     Raises
@@ -199,6 +201,10 @@ class Device(Queue):
             _config.refuse_unusable(entry)
         if mtu is not None:
             _config.check_ipv6_mtu(wanted, mtu)
+        if peer_name is not None:
+            if self._layer != _LAYER_TAP:
+                raise ValueError("a TUN is no pair of interfaces: peer_name is of a Tap")
+            peer_name = _config.parse_name(peer_name)
         if mac is not None:
             if self._layer != _LAYER_TAP:
                 raise ValueError("a TUN carries IP packets and has no MAC address; open a Tap")
@@ -242,7 +248,7 @@ class Device(Queue):
         flags = _OPEN_EXCLUSIVE * exclusive | _OPEN_PACKET_INFORMATION * packet_information
         flags |= _OPEN_VIRTIO_HEADER * has_offload | _OPEN_MULTI_QUEUE * multi_queue
         with _config.open_netns(netns) as netns_fd:
-            created = self._open(name or "", self._layer, flags, netns_fd)
+            created = self._open(name or "", self._layer, flags, netns_fd, peer_name or "")
         self._packet_information = packet_information
         try:
             if has_offload:

@@ -475,6 +475,12 @@ cdef int recognise(Handle *handle) noexcept nogil:
     return 0
 
 
+cdef intptr_t os_find(Handle *handle) noexcept nogil:
+    handle_clear(handle)
+    handle.failed[PATH_CONTROL] = b"a descriptor from the system"
+    return -EOPNOTSUPP
+
+
 cdef void os_own(Handle *handle) noexcept nogil:
     if handle.mode == MODE_POLL and fcntl(<int> handle.io, F_SETFL, O_NONBLOCK) == 0:
         handle.mode = MODE_NONBLOCKING

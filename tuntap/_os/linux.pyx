@@ -393,6 +393,12 @@ cdef int os_adopt(Handle *handle, intptr_t io) noexcept nogil:
     return result
 
 
+cdef intptr_t os_find(Handle *handle) noexcept nogil:
+    handle_clear(handle)
+    handle.failed[PATH_CONTROL] = b"a descriptor from the system"
+    return -EOPNOTSUPP
+
+
 cdef void os_own(Handle *handle) noexcept nogil:
     cdef int flags = fcntl(<int> handle.io, F_GETFL)
     if handle.mode == MODE_NOWAIT and fcntl(<int> handle.io, F_SETFL, flags | O_NONBLOCK) == 0:

@@ -84,6 +84,7 @@ cdef enum:
     CAN_METRIC = 25
     CAN_MULTI_QUEUE = 26
     CAN_WATCH = 27
+    CAN_NAME_PEER = 28
 
 # What the kernel's driver offers: bit numbers of os_features.
 cdef enum:
@@ -128,6 +129,9 @@ cdef struct Handle:
     int layer
     int framing[2]            # Framing of PATH_RECV and PATH_SEND
     int header_size           # bytes of the virtio-net header, up to LARGEST_HEADER; zero behind the first ten
+    int record_buffer         # FRAMING_BPF: bytes that a read has to ask for
+    int record_timestamp      # bytes of the timestamp that a record begins with, 8 or 16
+    int record_alignment      # BPF_ALIGNMENT
     int offload               # Offload bits in use, or OFFLOAD_UNKNOWN
     int detached              # SETTING_ATTACHED was set to 0
     int owned                 # os_close closes `io` only if set
@@ -158,6 +162,7 @@ cdef struct Part:
 
 cdef struct OpenRequest:
     const char *name          # "" lets the OS choose; a pattern such as "tun%d" is completed
+    const char *peer_name     # of the other end of a pair, where a TAP is one; "" lets the OS choose
     int layer
     uint32_t flags            # OpenFlag
     intptr_t netns            # descriptor of a network namespace, -1 for the caller's
@@ -200,6 +205,8 @@ cdef int os_open(Handle *handle, const OpenRequest *request) noexcept nogil
 # One more queue of the interface that `of` has a queue of, opened in the same way.
 cdef int os_open_queue(Handle *handle, Handle *of) noexcept nogil
 cdef int os_adopt(Handle *handle, intptr_t io) noexcept nogil     # borrows it, flags untouched
+# The descriptor that the OS gave this process, on an empty handle.
+cdef intptr_t os_find(Handle *handle) noexcept nogil
 cdef void os_own(Handle *handle) noexcept nogil                   # an adopted `io` is ours from now on
 cdef int os_inspect(Handle *handle, const char *name) noexcept nogil    # configuration, no packets
 cdef void os_close(Handle *handle) noexcept nogil
@@ -263,6 +270,7 @@ cdef inline void handle_clear(Handle *handle) noexcept nogil:
     handle.framing[PATH_RECV] = handle.framing[PATH_SEND] = FRAMING_NONE
     handle.owned = handle.mode = handle.prefix = handle.packet_information = handle.created = handle.lasts = 0
     handle.header_size = handle.offload = handle.detached = handle.backoff = 0
+    handle.record_buffer = handle.record_timestamp = handle.record_alignment = 0
     handle.realm = 0
 
 

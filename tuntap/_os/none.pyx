@@ -39,6 +39,11 @@ cdef int os_adopt(Handle *handle, intptr_t io) noexcept nogil:
     return result
 
 
+cdef intptr_t os_find(Handle *handle) noexcept nogil:
+    handle_clear(handle)
+    return unsupported(handle)
+
+
 cdef void os_own(Handle *handle) noexcept nogil:
     handle.owned = 1
 
