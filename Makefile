@@ -11,7 +11,7 @@ help:
 	@echo "make test      the whole suite (TESTFLAGS=--require-root: a skip is a failure)"
 	@echo "make bench     all benchmarks beside every peer, about 30 minutes (bench/results, docs/performance.md)"
 	@echo "make soak      threads and event loops do everything to devices at random, 10 minutes (SOAKFLAGS=\"--seed 1\")"
-	@echo "make lint      ruff, cython-lint, mypy"
+	@echo "make lint      ruff, cython-lint, mypy; the workflows with check-jsonschema and zizmor"
 	@echo "make cross     every core compiled for other systems"
 	@echo "make sanitize  the suite and the fuzzer under AddressSanitizer and UBSan"
 	@echo "make fuzz      coverage-guided fuzzing of the packet kernels (clang)"
@@ -64,6 +64,8 @@ lint: $(VENV)/.lint
 	$(BIN)/ruff format --check .
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/cython-lint tuntap tests
 	$(BIN)/mypy
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/zizmor --offline --quiet --pedantic .github
 
 $(VENV)/.cross: $(VENV)/.made
 	$(BIN)/python -m pip install --quiet --group cross
