@@ -1,8 +1,10 @@
 """The code in the README and in the pages of docs/ is true."""
 
 import re
+import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -18,7 +20,8 @@ def python_blocks(path):
     return re.findall(r"^```python\n(.*?)^```", path.read_text(), re.DOTALL | re.MULTILINE)
 
 
-PAGES = [path for path in sorted(DOCS.glob("*.md")) if python_blocks(path)]
+EVERY_PAGE = sorted(DOCS.rglob("*.md"))
+PAGES = [path for path in EVERY_PAGE if python_blocks(path)]
 
 
 @pytest.fixture
@@ -54,7 +57,7 @@ def test_each_command_of_the_readme_exists(command, capsys):
 
 
 def test_the_pages_with_examples_are_found():
-    assert {"async", "events", "framed", "offload", "threads"} <= {page.stem for page in PAGES}
+    assert {"async", "events", "framed", "ios", "offload", "threads"} <= {page.stem for page in PAGES}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
@@ -67,7 +70,25 @@ def test_the_examples_of_a_page_run_in_their_order(traffic, page):
         assert tuntap.interfaces() == []
 
 
-@pytest.mark.parametrize("page", [README, *sorted(DOCS.glob("*.md"))], ids=lambda page: page.name)
+def test_the_tunnel_of_the_ios_page_carries_packets_until_it_is_stopped():
+    [block] = python_blocks(DOCS / "platforms/ios.md")
+    scope = {}
+    exec(block, scope)
+    packet = testing.udp("10.0.0.2", "10.0.0.1", 7, 9, b"x")
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    with ours, theirs:
+        ours.settimeout(5)
+        for _ in range(2):  # the system starts it again in the same process
+            thread = threading.Thread(target=scope["run"], args=(theirs.fileno(),))
+            thread.start()
+            ours.send(packet)
+            assert ours.recv(100) == packet
+            scope["stop"]()
+            thread.join(5)
+            assert not thread.is_alive()
+
+
+@pytest.mark.parametrize("page", [README, *EVERY_PAGE], ids=lambda page: page.name)
 def test_every_file_a_page_links_to_exists(page):
     for link in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
         assert (page.parent / link).exists(), link
@@ -75,4 +96,4 @@ def test_every_file_a_page_links_to_exists(page):
 
 def test_the_readme_links_to_every_page():
     links = re.findall(r"\]\(([^)]+)\)", README.read_text())
-    assert {f"docs/{page.name}" for page in DOCS.glob("*.md")} <= set(links)
+    assert {str(page.relative_to(README.parent)) for page in EVERY_PAGE} <= set(links)
