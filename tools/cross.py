@@ -1,9 +1,11 @@
 """Compile every module for other systems with zig's headers: `python tools/cross.py`.
 
-Proves that the sources translate and compile, with no warning of ours; nothing is run.
+Proves that the sources translate and compile, with no warning of ours, and that the system has every function
+they call; nothing is run.
 """
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -52,7 +54,8 @@ def python_headers(folder: Path, target: str) -> list[str]:
 def compile_for(target: str, source: Path, folder: Path) -> bool:
     command = [sys.executable, "-m", "ziglang", "cc", "-target", target, "-c", "-O1", "-fPIC"]
     command += ["-Wall", "-Wextra", "-Werror", "-D_GNU_SOURCE=1"]
-    command += ["-D_BSD_SOURCE=1"]  # the pyconfig.h of OpenBSD asks for no less
+    if target.endswith("openbsd"):
+        command.append("-D_BSD_SOURCE=1")  # its pyconfig.h hides nothing of the system
     # What Cython and Python.h bring along is not ours.
     command += ["-Wno-unused-function", "-Wno-unused-parameter", "-Wno-missing-field-initializers"]
     command += ["-Wno-cast-function-type", "-Wno-deprecated-declarations", "-Wno-unreachable-code"]
@@ -66,6 +69,25 @@ def compile_for(target: str, source: Path, folder: Path) -> bool:
     return done.returncode == 0
 
 
+def link_for(target: str, folder: Path) -> bool:
+    """Whether what the objects leave to others is in the system's own libraries, or is Python's."""
+    command = [sys.executable, "-m", "ziglang", "cc", "-target", target, "-shared"]
+    if not target.endswith("macos"):
+        command += ["-Wl,-z,defs", "-Wl,--error-limit=0"]
+    objects = sorted(folder.glob(f"*.{target}.o"))
+    done = subprocess.run([*command, "-o", folder / f"{target}.so", *objects], capture_output=True, text=True)
+    wanted = set(re.findall(r"undefined symbol: (\S+)", done.stderr))
+    if target.endswith("macos"):
+        wanted = {name.removeprefix("_") for name in wanted}
+    missing = sorted(name for name in wanted if not name.startswith(("Py", "_Py")))
+    # Nothing of Python is linked: had it not been missed, nothing was looked for.
+    is_right = "PyModule_GetDict" in wanted and not missing
+    print(f"{'ok  ' if is_right else 'FAIL'} {target:18} {len(objects)} objects linked", flush=True)
+    if not is_right:
+        print("\n".join(missing) or done.stderr[:4000])
+    return is_right
+
+
 def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -77,8 +99,9 @@ def main() -> int:
         jobs = [(target, source) for target, core in TARGETS.items() for source in [*sources, cores[core]]]
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             results = list(pool.map(lambda job: compile_for(*job, folder), jobs))
-    print(f"{sum(results)} of {len(results)} compiled; none was run")
-    return 0 if all(results) else 1
+            linked = list(pool.map(lambda target: link_for(target, folder), TARGETS))
+    print(f"{sum(results)} of {len(results)} compiled, {sum(linked)} of {len(linked)} linked; none was run")
+    return 0 if all(results + linked) else 1
 
 
 if __name__ == "__main__":

@@ -367,7 +367,10 @@ cdef int os_open(Handle *handle, const OpenRequest *request) noexcept nogil:
     handle.owned = 1
     handle.mode = MODE_NONBLOCKING
     handle.layer = request.layer
-    if request.flags & (OPEN_VIRTIO_HEADER | OPEN_MULTI_QUEUE):
+    if (
+        request.flags & (OPEN_VIRTIO_HEADER | OPEN_MULTI_QUEUE)
+        or request.layer == LAYER_TAP and request.flags & OPEN_PACKET_INFORMATION
+    ):
         handle.failed[PATH_CONTROL] = b"tun(4)"
         return -EOPNOTSUPP
     memset(name, 0, sizeof(name))
