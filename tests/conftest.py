@@ -1,6 +1,7 @@
 """The suite runs in a network of its own: nothing it does touches the machine's interfaces."""
 
 import contextlib
+import faulthandler
 import gc
 import ipaddress
 import os
@@ -19,7 +20,7 @@ import hypothesis
 import pytest
 
 import tuntap
-from tuntap import testing
+from tuntap import _core, testing
 
 # How many examples a property gets that does not say so itself; `--hypothesis-profile=ci` asks for many.
 hypothesis.settings.register_profile("quick", max_examples=200, deadline=None)
@@ -61,6 +62,36 @@ def net(_private_network):
         with contextlib.suppress(tuntap.TunTapError):
             tuntap.delete(name)
     assert not left, f"the test left interfaces behind: {left}"
+
+
+@pytest.fixture(scope="session")
+def _own_network():
+    """Where no network is private: the reason why a device cannot be opened on the machine's own."""
+    try:
+        tuntap.Tun().close()
+    except tuntap.TunTapError as error:
+        return f"no real device can be opened here: {error}"
+    return None
+
+
+@pytest.fixture
+def machine(request):
+    """For tests that run on every system: `net` where it can be had, the machine's own network elsewhere."""
+    if "netns" in _core.capabilities():
+        request.getfixturevalue("net")
+    elif reason := request.getfixturevalue("_own_network"):
+        pytest.skip(reason)
+
+
+@pytest.fixture
+def watchdog(request):
+    """A hang ends the run and shows where, on the standard error that pytest hides while it captures."""
+    with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
+        fd = os.dup(2)
+    faulthandler.dump_traceback_later(60, exit=True, file=fd)
+    yield
+    faulthandler.cancel_dump_traceback_later()
+    os.close(fd)
 
 
 def wait_for_local_route(address):

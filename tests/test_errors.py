@@ -184,33 +184,6 @@ class TestMessages:
         assert "there-is-none" in str(error)
         assert "netns" in str(error)
 
-    def test_privilege(self, net):
-        """In a child that gives its rights away."""
-        reader, writer = os.pipe()
-        pid = os.fork()
-        if pid == 0:
-            try:
-                os.setgroups([])
-                os.setresgid(65534, 65534, 65534)
-                os.setresuid(65534, 65534, 65534)
-                Tun("named0")
-                os.write(writer, b"it was opened")
-            except BaseException as error:
-                os.write(writer, f"{type(error).__name__} {error.errno} {error}".encode())
-            finally:
-                os._exit(0)
-        os.close(writer)
-        with open(reader) as file:
-            said = file.read()
-        os.waitpid(pid, 0)
-        if said.startswith("PermissionError"):
-            pytest.skip(f"there is no other user in this namespace: {said}")
-        kind, number, text = said.split(" ", 2)
-        assert kind == "PrivilegeError"
-        assert int(number) in (errno.EPERM, errno.EACCES)
-        assert "root" in text
-        assert "/dev/net/tun" in text or "CAP_NET_ADMIN" in text
-
 
 class TestArguments:
     """What cannot be right is refused before any system call, with the usual exceptions."""

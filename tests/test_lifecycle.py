@@ -6,7 +6,6 @@ that run this may be busy; `PATIENCE` is only there so that a hang fails instead
 
 import contextlib
 import errno
-import faulthandler
 import fractions
 import gc
 import os
@@ -52,22 +51,7 @@ RECEIVES = ["recv", "recv_into", "recv_vectored", "recv_batch"]
 SENDS = ["send", "send_vectored", "send_batch"]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _stderr(request):
-    """The real standard error, which pytest hides while it captures."""
-    capture = request.config.pluginmanager.getplugin("capturemanager")
-    with capture.global_and_fixture_disabled():
-        fd = os.dup(2)
-    yield fd
-    os.close(fd)
-
-
-@pytest.fixture(autouse=True)
-def _watchdog(_stderr):
-    """A hang ends the run and shows where."""
-    faulthandler.dump_traceback_later(60, exit=True, file=_stderr)
-    yield
-    faulthandler.cancel_dump_traceback_later()
+pytestmark = pytest.mark.usefixtures("watchdog")
 
 
 @pytest.fixture
@@ -542,17 +526,6 @@ class TestShutdown:
                 waiting.call(timeout)
         assert not waiting.device.closed
 
-    def test_the_interface_stays_until_close(self, tun):
-        tun.shutdown()
-        name = tun.name
-        assert name in tuntap.interfaces()
-        assert tun.is_up
-        tun.mtu = 1400
-        with pytest.raises(ClosedError):
-            tun.send(PACKET)
-        tun.close()
-        assert name not in tuntap.interfaces()
-
     def test_wins_over_an_interrupt(self):
         device, peer = pair()
         with device, peer:
@@ -583,14 +556,6 @@ class TestClose:
         for thread in threads:
             thread.fails_with(ClosedError, begin)
         peer.close()
-
-    def test_takes_the_interface_with_it(self, net):
-        tun = Tun(quiet=True)
-        name = tun.name
-        thread = blocked(tun.recv)
-        tun.close()
-        thread.fails_with(ClosedError)
-        assert name not in tuntap.interfaces()
 
     def test_twice(self):
         device, peer = pair()
@@ -991,17 +956,6 @@ class TestSignals:
 
 
 class TestDeleted:
-    @pytest.mark.parametrize("kind", [Tun, Tap])
-    @pytest.mark.parametrize("name", RECEIVES)
-    def test_while_blocked(self, net, kind, name):
-        with kind(quiet=True) as device:
-            threads = [blocked(caller(device, name)) for _ in range(3)]
-            label = device.name
-            begin = time.monotonic()
-            tuntap.delete(label)
-            for thread in threads:
-                assert label in str(thread.fails_with(DeviceGoneError, begin))
-
     def test_while_it_waits_for_room(self, net):
         with Tun(quiet=True, up=False) as tun:
             thread = blocked(lambda timeout: tun.wait_writable(timeout))
@@ -1050,28 +1004,6 @@ class TestDeleted:
 
 
 class TestLinkDown:
-    def test_a_receiver_waits_on_and_works_after_up(self, tun):
-        thread = blocked(tun.recv)
-        tun.down()
-        before = time.process_time()
-        time.sleep(0.3)
-        assert time.process_time() - before < 0.1, "it spins"
-        assert thread.is_alive()
-        tun.up()
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
-            client.sendto(b"after", (PEER, 9))
-        assert thread.finish().result[28:] == b"after"
-
-    def test_sending_says_so(self, tun):
-        tun.down()
-        for name in SENDS:
-            for timeout in (None, 0, 0.5):
-                with takes(), pytest.raises(LinkDownError, match="up") as caught:
-                    caller_of(tun, name, timeout)()
-                assert caught.value.errno == errno.EIO
-        tun.up()
-        assert tun.send(PACKET) == len(PACKET)
-
     def test_of_a_device_that_was_never_up(self, net):
         with Tun(up=False) as tun:
             with pytest.raises(LinkDownError):
@@ -1114,33 +1046,6 @@ class TestFork:
             [sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True, timeout=20
         )
         assert run.stdout == "status 0\n", run.stderr
-
-    def test_a_child_uses_and_closes_the_device_and_the_parent_goes_on(self, tun):
-        with (
-            socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server,
-            socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client,
-        ):
-            server.bind((HOST, 6001))
-            server.settimeout(2)
-            client.sendto(b"for the child", (PEER, 9))
-
-            def child():
-                assert tun.recv(timeout=2)[28:] == b"for the child"
-                assert tun.mtu == 1500
-                tun.send(udp(PEER, HOST, 1, 6001, b"from the child"))
-                with pytest.raises(TimeoutError):
-                    tun.recv(timeout=0.02)
-                tun.close()
-                with pytest.raises(ClosedError):
-                    tun.recv()
-
-            reap(fork(child))
-            assert server.recv(100) == b"from the child"
-            tun.send(udp(PEER, HOST, 1, 6001, b"from the parent"))
-            assert server.recv(100) == b"from the parent"
-            client.sendto(b"for the parent", (PEER, 9))
-            assert tun.recv(timeout=2)[28:] == b"for the parent"
-            assert tun.mtu == 1500
 
     def test_while_threads_are_blocked_in_every_call(self):
         device, peer = pair()
