@@ -271,16 +271,28 @@ class TestOpen:
                 call()
             explained(caught)
 
-    def test_an_open_that_fails_leaves_nothing(self, kind, opens):
-        """Whatever was made before the step that fails: the address is somebody else's."""
-        other = opens(kind, addresses=ADDRESSES.values())
-        before = set(tuntap.interfaces()), open_descriptors()
-        with pytest.raises(DeviceBusyError):
-            kind(other.name, addresses=[SECOND[4]])
-        with pytest.raises((ValueError, TunTapError)):
-            kind(free_name(kind), mtu=MTUS[0], addresses=["fd00:213:18::1/64", "::ffff:10.0.0.1/128"])
-        assert (set(tuntap.interfaces()), open_descriptors()) == before
-        assert listed(other) == sorted(ADDRESSES.values())
+    def test_an_open_that_fails_leaves_nothing(self, kind):
+        """At whichever step: there are descriptors for one step more each time."""
+        resource = pytest.importorskip("resource")
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        with contextlib.ExitStack() as stack:
+            top = max(open_descriptors()) + 1
+            while (filler := os.dup(0)) < top:  # no descriptor is free below
+                stack.callback(os.close, filler)
+            os.close(filler)
+            before = tuntap.interfaces(), open_descriptors()
+            for spare in range(16):
+                resource.setrlimit(resource.RLIMIT_NOFILE, (top + spare, hard))
+                try:
+                    kind(addresses=ADDRESSES.values(), mtu=MTUS[0]).close()
+                    break
+                except OSError as error:
+                    code = error.errno
+                finally:
+                    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+                assert code == errno.EMFILE
+                assert (tuntap.interfaces(), open_descriptors()) == before
+            assert 1 <= spare < 15
 
 
 class TestAddresses:
