@@ -170,7 +170,7 @@ def ended(thread, kind, since):
     return thread.error
 
 
-def send_out(wire, version, *payloads):
+def send_out(version, *payloads):
     """Let the system send datagrams to the peer; the port they come from."""
     with host_socket(version) as sock:
         for payload in payloads:
@@ -406,9 +406,9 @@ class TestSettings:
         for mtu in (given, *MTUS):
             device.mtu = mtu
             assert device.mtu == mtu
-            send_out(wire, 4, bytes(mtu - 28))
+            send_out(4, bytes(mtu - 28))
             assert [len(d.payload) for d in wire.receive()] == [mtu - 28]
-            send_out(wire, 4, bytes(mtu - 27))
+            send_out(4, bytes(mtu - 27))
             size = 0
             while size < mtu - 27 + 8:
                 packet = wire.packet(device.recv(PATIENCE))
@@ -473,7 +473,7 @@ class TestSettings:
                 _ = device.stats
             return
         before = device.stats
-        send_out(wire, 4, *[bytes(100)] * 5)
+        send_out(4, *[bytes(100)] * 5)
         wire.receive(5)
         with host_socket(4) as sock:
             sender(device, "send_batch")([wire.datagram(4, sock.getsockname()[1], bytes(200))] * 7)
@@ -562,6 +562,18 @@ class TestSettings:
         assert setting in str(caught.value)
         assert (set(tuntap.interfaces()), open_descriptors()) == before
 
+    def test_packet_information_is_there_or_refused(self, kind, opens):
+        try:
+            device = opens(kind, addresses=[ADDRESSES[4]], packet_information=True)
+        except UnsupportedError:
+            return
+        send_out(4, b"x")
+        packet = device.recv(PATIENCE)[4:]  # whatever it is, it begins behind those four bytes
+        if kind is Tap:
+            assert packet[6:12].hex(":") == device.mac
+        else:
+            assert packet[0] >> 4 in (4, 6)
+
     @pytest.mark.parametrize(("missing", "name"), [(Tun, "tun"), (Tap, "tap")])
     def test_a_kind_that_a_system_does_not_have(self, missing, name):
         if name in CAN:
@@ -585,7 +597,7 @@ class TestPackets:
             return found
 
         payload = bytes(range(256)) * 2
-        port = send_out(wire, version, payload)
+        port = send_out(version, payload)
         (datagram,) = wire.receive(call=call)
         assert datagram == (version, HOST[version], port, payload)
         frame = frames[-1] if way != "recv_batch" else next(filter(lambda f: payload in f, frames))
@@ -609,7 +621,7 @@ class TestPackets:
     @pytest.mark.parametrize("way", RECEIVES)
     def test_a_burst_from_the_kernel_comes_whole_and_in_order(self, wire, version, way):
         payloads = [bytes([i]) * (1 + 13 * i) for i in range(BURST)]
-        send_out(wire, version, *payloads)
+        send_out(version, *payloads)
         found = wire.receive(BURST, receiver(wire.device, way))
         assert [datagram.payload for datagram in found] == payloads
 
@@ -646,7 +658,7 @@ class TestPackets:
         room = memoryview(memory)[: wire.overhead + 40]
         receive = wire.device.recv_into if way == "recv_into" else wire.device.recv_vectored
         where = room if way == "recv_into" else [room[:15], room[15:]]
-        send_out(wire, 4, bytes(100), b"next")
+        send_out(4, bytes(100), b"next")
         destination = slice(wire.overhead + 16, wire.overhead + 20)
         while memory[destination] != socket.inet_aton(PEER[4]):  # else it is something the system says
             with pytest.raises(PacketError) as caught:
@@ -665,7 +677,7 @@ class TestPackets:
             cut.extend(bytes(batch[i]) for i in batch.truncated)
             return [bytes(packet) for i, packet in enumerate(batch) if i not in batch.truncated]
 
-        send_out(wire, 4, b"short", bytes(100), b"next")
+        send_out(4, b"short", bytes(100), b"next")
         assert [datagram.payload for datagram in wire.receive(2, call)] == [b"short", b"next"]
         (ours,) = [packet for packet in map(wire.packet, cut) if packet and packet[9] == 17]
         assert len(ours) == 40
@@ -742,7 +754,7 @@ class TestWaiting:
         begin = time.monotonic()
         wire.device.interrupt()
         assert ended(thread, InterruptError, begin).errno == errno.EINTR
-        send_out(wire, 4, b"after")
+        send_out(4, b"after")
         assert wire.receive()[0].payload == b"after"
 
     def test_the_interface_stays_after_shutdown_until_close(self, device):
@@ -781,7 +793,7 @@ class TestWaiting:
         finally:
             thread.join()
             signal.signal(signal.SIGINT, before)
-        send_out(wire, 4, b"after")
+        send_out(4, b"after")
         assert wire.receive(1, receive)[0].payload == b"after"
 
     def test_ends_when_the_interface_is_deleted(self, device):
@@ -816,7 +828,7 @@ class TestWaiting:
         assert thread.is_alive()
         device.up()
         eventually(lambda: source_towards(4) == HOST[4])
-        send_out(wire, 4, b"after")
+        send_out(4, b"after")
         thread.join(PATIENCE)
         assert thread.error is None
         assert [datagram.payload for datagram in found] == [b"after"]
@@ -936,7 +948,7 @@ class TestAsync:
         async def run():
             batch = device.batch(8)
             payloads = [bytes([i]) * 50 for i in range(BURST)]
-            send_out(wire, 4, *payloads)
+            send_out(4, *payloads)
             found = []
             while len(found) < BURST:
                 count = await device.recv_batch(batch, PATIENCE)
@@ -1012,7 +1024,7 @@ class TestFork:
         thread = CallThread(lambda: found.extend(wire.receive())).wait_until_blocked()
         reap(fork(wire.device.close))
         assert thread.is_alive()
-        send_out(wire, 4, b"for the parent")
+        send_out(4, b"for the parent")
         thread.join(PATIENCE)
         assert thread.error is None
         assert [datagram.payload for datagram in found] == [b"for the parent"]
