@@ -240,6 +240,7 @@ class Device(Queue):
             raise ValueError(f"{queues} queues take a multi-queue interface")
         _refuse_unsupported(
             offload=offload or None, queues=multi_queue or None,
+            quiet=quiet or None, packet_information=packet_information or None,
             persist=persist, owner=owner, group=group, tx_queue_len=tx_queue_len, netns=netns,
             metric=metric, guid=guid, ring_capacity=ring_capacity, wintun=wintun, dns=dns,
             peer_name=peer_name, description=description,
