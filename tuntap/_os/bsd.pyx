@@ -50,10 +50,26 @@ cdef extern from *:
     /* An interface may be called anything, and an open descriptor tells what. */
     #if defined(__FreeBSD__)
     #define TUNTAP_RENAMES 1
+    #define tuntap_node_of(fd) fdevname(fd)
     #else
     #define TUNTAP_RENAMES 0
+    #define tuntap_node_of(fd) ""
     #define TUNGIFNAME 0
     #define SIOCSIFNAME 0
+    #endif
+
+    /* The interface says which process has it open. */
+    #if defined(__FreeBSD__)
+    #define TUNTAP_TELLS_OPENER 1
+    static inline int tuntap_has_opener(int fd, const char *name) {
+        struct ifstat status;
+        memset(&status, 0, sizeof(status));
+        strncpy(status.ifs_name, name, sizeof(status.ifs_name) - 1);
+        return ioctl(fd, SIOCGIFSTATUS, &status) == 0 && strstr(status.ascii, "Opened by PID") != NULL;
+    }
+    #else
+    #define TUNTAP_TELLS_OPENER 0
+    #define tuntap_has_opener(fd, name) 0
     #endif
 
     /* The interface goes with its descriptor if asked to, even when the process is killed. */
@@ -182,6 +198,9 @@ cdef extern from *:
     enum: TUNTAP_HAS_PID, TUNTAP_HAS_ND
     int64_t TUNTAP_WAIT_AT_MOST, INT64_MAX
     void load_driver "tuntap_load_driver"() nogil
+    enum: TUNTAP_TELLS_OPENER
+    bint has_opener "tuntap_has_opener"(int fd, const char *name) nogil
+    const char *node_of "tuntap_node_of"(int fd) nogil
     bint has_driver "tuntap_has_driver"(const char *first_node) nogil
     bint is_of "tuntap_is_of"(int fd, const char *name, const char *driver) nogil
     int set_mac "tuntap_set_mac"(int fd, const char *name, const uint8_t *mac) nogil
@@ -229,6 +248,7 @@ cdef uint8_t[HEAD_SIZE] HEAD_IPV4 = [0, 0, 0, AF_INET]
 cdef uint8_t[HEAD_SIZE] HEAD_IPV6 = [0, 0, 0, AF_INET6]
 
 cdef const char *OTHER_NAME = b"the name of the interface"
+cdef const char *OTHER_KIND = b"the kind of the interface"
 
 
 # --- life ---
@@ -242,6 +262,14 @@ cdef bint has_stem(const char *name, int layer) noexcept nogil:
     return (
         strncmp(name, stem_of(layer), 3) == 0 and name[3] != 0
         and strspn(name + 3, b"0123456789") == strlen(name + 3)
+    )
+
+
+cdef bint is_drivers(const char *name) noexcept nogil:
+    """Whether the kernel may give the name to an interface of its own."""
+    return (
+        has_stem(name, LAYER_TUN) or has_stem(name, LAYER_TAP)
+        or strncmp(name, b"vmnet", 5) == 0 and strspn(name + 5, b"0123456789") == strlen(name + 5)
     )
 
 
@@ -288,10 +316,12 @@ cdef int open_node(Handle *handle, const char *name, int layer) noexcept nogil:
     return 0
 
 
-cdef bint is_open_elsewhere(const char *name, int layer) noexcept nogil:
+cdef bint is_open_elsewhere(Handle *handle, const char *name, int layer) noexcept nogil:
     """Whether anybody has a descriptor of the interface; the drivers allow one at a time."""
     cdef Handle other
     cdef int result
+    if TUNTAP_TELLS_OPENER:
+        return open_control(handle) == 0 and has_opener(<int> handle.control[0], name)
     handle_clear(&other)
     result = open_node(&other, name, layer)
     close_fd(&other.io)
@@ -306,23 +336,27 @@ cdef int take(Handle *handle, const OpenRequest *request, char *name) noexcept n
     if exists and request.flags & OPEN_EXCLUSIVE:
         handle.failed[PATH_CONTROL] = b"if_nametoindex"
         return -EEXIST
+    if exists and layer_of(handle, name) != request.layer:
+        handle.failed[PATH_CONTROL] = OTHER_KIND
+        return -EINVAL
     handle.created = not exists
     memcpy(made, name, NAME_SIZE)
     if not exists and TUNTAP_CREATES:
         if TUNTAP_RENAMES and not has_stem(name, request.layer):
             strncpy(made, stem_of(request.layer), NAME_SIZE)
         result = create(handle, made)
-        if result == -EEXIST:
+        if result == -EEXIST and not request.flags & OPEN_EXCLUSIVE and if_nametoindex(name):
             handle.created = 0        # somebody was faster
         elif result < 0:
-            return result
+            return result             # or the unit is there under another name
     result = open_node(handle, made, request.layer)
     if result == 0 and strcmp(made, name) != 0:
         memcpy(handle.name, made, NAME_SIZE)
         result = os_set_name(handle, name)
     if result < 0 and handle.created and TUNTAP_CREATES:
         close_fd(&handle.io)
-        destroy(handle, made)
+        if result != -EBUSY:          # else somebody has it open, and FreeBSD would wait for that
+            destroy(handle, made)
         handle.created = 0
     memcpy(handle.name, name, NAME_SIZE)
     return result
@@ -347,7 +381,7 @@ cdef int take_free(Handle *handle, const OpenRequest *request, const char *patte
             wanted.flags &= ~<uint32_t> OPEN_EXCLUSIVE
             result = take(handle, &wanted, stem)
             handle.created = 1
-            if result < 0:
+            if result < 0 and result != -EBUSY:
                 destroy(handle, stem)
         return result
     wanted.flags |= OPEN_EXCLUSIVE
@@ -399,7 +433,7 @@ cdef int prepare(Handle *handle, uint32_t flags) noexcept nogil:
     """What a new descriptor is told."""
     cdef int on = 1
     if TUNTAP_RENAMES and handle.layer == LAYER_TAP and ioctl(<int> handle.io, TUNGIFHEAD, &on) == 0:
-        handle.failed[PATH_CONTROL] = b"ioctl(TUNGIFHEAD)"
+        handle.failed[PATH_CONTROL] = OTHER_KIND
         return -EINVAL                # it is a TUN, whatever it is called
     if handle.layer == LAYER_TUN:
         if TUNTAP_ASKS_FOR_HEAD and ioctl(<int> handle.io, TUNSIFHEAD, &on) < 0:
@@ -515,7 +549,7 @@ cdef void os_close(Handle *handle) noexcept nogil:
         close_fd(&handle.io)
     handle.io = -1
     # The descriptor first, or SIOCIFDESTROY waits for it; and a child of fork() may have it too.
-    if goes and if_nametoindex(name) and not is_open_elsewhere(name, handle.layer):
+    if goes and if_nametoindex(name) and not is_open_elsewhere(handle, name, handle.layer):
         destroy(handle, name)
     close_fd(&handle.wake[0])
     close_fd(&handle.wake[1])
@@ -621,6 +655,9 @@ cdef int discovery(Handle *handle, const char *name, in6_ndireq *request) noexce
     cdef int result = open_control(handle)
     memset(request, 0, sizeof(in6_ndireq))
     strncpy(request.ifname, name, NAME_SIZE - 1)
+    if result == 0 and handle.control[1] < 0:
+        handle.failed[PATH_CONTROL] = b"socket(AF_INET6)"
+        result = -EAFNOSUPPORT
     if result == 0 and ioctl(<int> handle.control[1], SIOCGIFINFO_IN6, request) < 0:
         result = fail(handle, PATH_CONTROL, b"ioctl(SIOCGIFINFO_IN6)")
     return result
@@ -689,6 +726,10 @@ cdef int os_set_name(Handle *handle, const char *name) noexcept nogil:
         return -EOPNOTSUPP
     if result < 0:
         return result
+    # The kernel panics when it makes a unit of its own and finds that name among the nodes.
+    if is_drivers(name) and (handle.io < 0 or strcmp(node_of(<int> handle.io), name) != 0):
+        handle.failed[PATH_CONTROL] = OTHER_NAME
+        return -EINVAL
     memset(&request, 0, sizeof(request))
     request.ifr_data = <caddr_t> name
     return on_interface(handle, before, SIOCSIFNAME, <ifreq *> &request, b"ioctl(SIOCSIFNAME)")
@@ -723,7 +764,7 @@ cdef int os_add_address(Handle *handle, const Address *address) noexcept nogil:
     if result == 0:
         result = get_flags(handle, name, &flags)
     if result == 0 and TUNTAP_HAS_ND and address.family == 6:
-        result = change_discovery(handle, name, ND6_IFF_IFDISABLED, 0)
+        result = change_discovery(handle, name, ND6_IFF_IFDISABLED, ND6_IFF_NO_DAD)
     if result == 0:
         result = add_address(handle, name, address, False)
     if result == 0 and not flags & IFF_UP:
@@ -734,13 +775,13 @@ cdef int os_add_address(Handle *handle, const Address *address) noexcept nogil:
 cdef int os_remove_address(Handle *handle, const Address *address) noexcept nogil:
     cdef char name[NAME_SIZE]
     cdef int result = os_get_name(handle, name)
-    return result if result < 0 else remove_address(handle, name, address)
+    return result if result < 0 else remove_address(handle, name, address, False)
 
 
 cdef int os_set_broadcast(Handle *handle, const uint8_t *broadcast) noexcept nogil:
     cdef char name[NAME_SIZE]
     cdef int result = os_get_name(handle, name)
-    return result if result < 0 else set_broadcast(handle, name, broadcast)
+    return result if result < 0 else set_broadcast(handle, name, broadcast, False)
 
 
 cdef int os_get_statistics(Handle *handle, uint64_t *values) noexcept nogil:
@@ -824,7 +865,7 @@ cdef int os_delete(Handle *handle, const char *name) noexcept nogil:
         handle.failed[PATH_CONTROL] = b"ioctl(SIOCIFDESTROY)"
         result = -EOPNOTSUPP              # never destroy what is no TUN or TAP
     # FreeBSD would wait for the descriptor for ever, and NetBSD not tell who waits for packets.
-    if result == 0 and TUNTAP_CREATES and is_open_elsewhere(name, layer):
+    if result == 0 and TUNTAP_CREATES and is_open_elsewhere(handle, name, layer):
         handle.failed[PATH_CONTROL] = b"ioctl(SIOCIFDESTROY)"
         result = -EBUSY
     if result == 0:
@@ -839,7 +880,10 @@ cdef int os_private_network(Handle *handle) noexcept nogil:
     return -EOPNOTSUPP
 
 
-cdef const char *ADVICE_OTHER_NAME = b"interfaces are called tun0, tun1, ... and tap0, tap1, ... on this system"
+cdef const char *ADVICE_OTHER_NAME = (
+    b"a TUN is called tun0, tun1, ... and a TAP tap0, tap1, ... on this system; on FreeBSD also as you like, but not"
+    b" as an interface of the other kind, and none can be renamed to such a name"
+)
 cdef const char *ADVICE_NO_NODE = (
     b"the kernel has no such device: load its driver (`kldload if_tuntap`), or make the node (`MAKEDEV tun0` in /dev)"
 )
@@ -888,7 +932,7 @@ cdef int control_meaning(int error, const char *failed, const char **advice) noe
     if opens and error in (ENOENT, ENXIO):
         advice[0] = ADVICE_NO_NODE
         return MEANS_UNSUPPORTED
-    if strcmp(failed, b"ioctl(TUNGIFHEAD)") == 0 or strcmp(failed, b"ioctl(TUNSIFHEAD)") == 0:
+    if failed == OTHER_KIND or strcmp(failed, b"ioctl(TUNSIFHEAD)") == 0:
         advice[0] = ADVICE_OTHER_KIND
         return MEANS_BUSY
     if strcmp(failed, b"ioctl(SIOCIFDESTROY)") == 0 and error == EOPNOTSUPP:

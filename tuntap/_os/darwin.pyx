@@ -131,7 +131,6 @@ cdef extern from *:
     int connect(int fd, const sockaddr *address, unsigned int size) nogil
     int bind(int fd, const sockaddr *address, unsigned int size) nogil
     int getpeername(int fd, sockaddr *address, unsigned int *size) nogil
-    int setsockopt(int fd, int level, int option, const void *value, unsigned int size) nogil
 
     struct tuntap_msghdr_x:
         iovec *msg_iov
@@ -188,6 +187,7 @@ cdef struct State:
     tuntap_messages send
     intptr_t sender           # of a TAP: the AF_NDRV socket
     char peer[NAME_SIZE]      # of a TAP: the other end
+    bint made_peer
 
 
 cdef bint has_stem(const char *name, const char *stem) noexcept nogil:
@@ -338,8 +338,8 @@ cdef int open_feth(Handle *handle, const OpenRequest *request) noexcept nogil:
         if get_index(handle, state.peer, &index) < 0:
             result = create(handle, state.peer)
             if result < 0:
-                state.peer[0] = 0
                 return result
+            state.made_peer = True
         if peer_request(<int> handle.control[0], SIOCSDRVSPEC, handle.name, state.peer) < 0:
             return fail(handle, PATH_CONTROL, b"ioctl(SIOCSDRVSPEC)")
     result = set_up(handle, state.peer, True)
@@ -471,11 +471,11 @@ cdef void os_close(Handle *handle) noexcept nogil:
         close_fd(&handle.io)
     handle.io = -1
     if state != NULL:
-        close_fd(&state.sender)
-        if handle.owned and handle.layer == LAYER_TAP and handle.created and not handle.lasts:
+        if handle.owned and handle.created and handle.layer == LAYER_TAP and not handle.lasts:
             destroy(handle, handle.name)
-            if state.peer[0]:
-                destroy(handle, state.peer)
+        if handle.owned and state.made_peer and (not handle.lasts or state.sender < 0):
+            destroy(handle, state.peer)
+        close_fd(&state.sender)
         handle.state = NULL
         free(state)
     close_fd(&handle.wake[0])
@@ -768,13 +768,13 @@ cdef int os_add_address(Handle *handle, const Address *address) noexcept nogil:
 cdef int os_remove_address(Handle *handle, const Address *address) noexcept nogil:
     cdef char name[NAME_SIZE]
     cdef int result = os_get_name(handle, name)
-    return result if result < 0 else remove_address(handle, name, address)
+    return result if result < 0 else remove_address(handle, name, address, True)
 
 
 cdef int os_set_broadcast(Handle *handle, const uint8_t *broadcast) noexcept nogil:
     cdef char name[NAME_SIZE]
     cdef int result = os_get_name(handle, name)
-    return result if result < 0 else set_broadcast(handle, name, broadcast)
+    return result if result < 0 else set_broadcast(handle, name, broadcast, True)
 
 
 cdef int os_get_statistics(Handle *handle, uint64_t *values) noexcept nogil:

@@ -75,7 +75,7 @@ cdef extern from *:
     enum: AF_INET, AF_INET6, AF_LINK, SOCK_DGRAM
     enum: IFF_UP, IFF_RUNNING, IFF_POINTOPOINT, IFF_BROADCAST
     enum: TUNTAP_NODAD
-    unsigned long SIOCGIFFLAGS, SIOCSIFFLAGS, SIOCGIFMTU, SIOCSIFMTU, SIOCDIFADDR, SIOCAIFADDR, SIOCSIFBRDADDR
+    unsigned long SIOCGIFFLAGS, SIOCSIFFLAGS, SIOCGIFMTU, SIOCSIFMTU, SIOCDIFADDR, SIOCAIFADDR
     unsigned long TUNTAP_AIFADDR_IN6, TUNTAP_DIFADDR_IN6
 
     struct sockaddr:
@@ -455,13 +455,6 @@ cdef inline int get_mac(Handle *handle, const char *name, uint8_t *mac) noexcept
         entry = entry.ifa_next
     freeifaddrs(every)
     return result
-
-
-cdef inline int set_broadcast(Handle *handle, const char *name, const uint8_t *broadcast) noexcept nogil:
-    cdef ifreq request
-    memset(&request, 0, sizeof(request))
-    fill_sockaddr4(<sockaddr_in *> &request.ifr_addr, broadcast)
-    return on_interface(handle, name, SIOCSIFBRDADDR, &request, b"ioctl(SIOCSIFBRDADDR)")
 
 
 cdef inline int get_statistics(Handle *handle, const char *name, uint64_t *values) noexcept nogil:

@@ -1,5 +1,5 @@
 """PF_ROUTE sockets of macOS and the BSDs: the route to a subnet, and what the system tells of an interface."""
-from libc.errno cimport EAGAIN, EEXIST, EINTR, ENOBUFS, ESRCH, errno
+from libc.errno cimport EADDRNOTAVAIL, EAGAIN, EEXIST, EINTR, ENOBUFS, ESRCH, errno
 from libc.stdint cimport int64_t, intptr_t, uint8_t
 from libc.string cimport memcmp, memcpy, memset
 
@@ -12,7 +12,9 @@ from tuntap._os.native cimport (
     CHANGE_ADDRESS_ADDED, CHANGE_ADDRESS_REMOVED, CHANGE_LINK, CHANGE_LOST, CHANGE_MOVED, CHANGE_NONE, NAME_SIZE,
     PATH_CONTROL, Address, Change, Handle, Watch, handle_clear,
 )
-from tuntap._os.posix cimport F_SETFD, F_SETFL, FD_CLOEXEC, O_NONBLOCK, close_fd, fail, fcntl, read, write
+from tuntap._os.posix cimport (
+    F_SETFD, F_SETFL, FD_CLOEXEC, O_NONBLOCK, POLLIN, SOL_SOCKET, close_fd, fail, fcntl, poll, pollfd, read, write,
+)
 
 cdef extern from *:
     """
@@ -37,22 +39,32 @@ cdef extern from *:
     #define TUNTAP_BEGIN_ROUTE(message) sizeof(struct rt_msghdr)
     #define TUNTAP_ADDRESSES(message) sizeof(struct ifa_msghdr)
     #endif
+    #if defined(__FreeBSD__)                      /* or the routes that the kernel made are not deleted */
+    #define TUNTAP_DELETE_FLAGS RTF_PINNED
+    #else
+    #define TUNTAP_DELETE_FLAGS 0
+    #endif
+    #if !defined(SO_RERROR)
+    #define SO_RERROR 0                           /* tell when notifications were dropped */
+    #endif
+    #if !defined(RTM_DESYNC)
+    #define RTM_DESYNC -1                         /* OpenBSD: the same */
+    #endif
     #define TUNTAP_MTU(message) ((message)->ifm_data.ifi_mtu)
     #if defined(RTM_IFANNOUNCE)
     #define tuntap_announcement if_announcemsghdr
     #else                                         /* macOS has none */
     #define RTM_IFANNOUNCE 0
-    #define IFAN_DEPARTURE 0
-    struct tuntap_announcement { unsigned short ifan_index, ifan_what; };
+    struct tuntap_announcement { unsigned short ifan_index; };
     #endif
     """
     enum: TUNTAP_ROUTE_ALIGN, TUNTAP_ROUTE_BY_LINK
     enum: PF_ROUTE, SOCK_RAW
     enum: RTM_VERSION, RTM_ADD, RTM_DELETE, RTM_GET, RTM_IFINFO, RTM_NEWADDR, RTM_DELADDR, RTM_IFANNOUNCE
-    enum: IFAN_DEPARTURE
-    enum: RTA_DST, RTA_GATEWAY, RTA_NETMASK
+    enum: RTM_DESYNC, SO_RERROR
+    enum: RTA_DST, RTA_GATEWAY, RTA_NETMASK, RTA_IFP, RTA_IFA
     enum: RTAX_NETMASK, RTAX_IFA, RTAX_BRD, RTAX_MAX
-    enum: RTF_UP, RTF_STATIC
+    enum: RTF_UP, RTF_STATIC, TUNTAP_DELETE_FLAGS
 
     struct rt_msghdr:
         unsigned short rtm_msglen
@@ -71,13 +83,14 @@ cdef extern from *:
         int ifam_addrs
     struct tuntap_announcement:
         unsigned short ifan_index
-        unsigned short ifan_what
     size_t begin_route "TUNTAP_BEGIN_ROUTE"(rt_msghdr *message) nogil
     size_t addresses_behind "TUNTAP_ADDRESSES"(const ifa_msghdr *message) nogil
     int mtu_of "TUNTAP_MTU"(const if_msghdr *message) nogil
     int getpid() nogil
+    int setsockopt(int fd, int level, int option, const void *value, unsigned int size) nogil
 
 cdef enum:
+    ANSWER_TIME = 1000        # milliseconds for the answer to a question
     ADDRESSES = 64            # of an interface, that a new one is compared with
     MESSAGE_SIZE = 2048       # more than any message about an interface or a route has
 
@@ -107,87 +120,133 @@ cdef inline intptr_t open_route_socket() noexcept nogil:
 
 # --- routes ---
 
-cdef inline int append_ip(RouteMessage *message, int family, const uint8_t *ip) noexcept nogil:
+cdef inline void append_ip(RouteMessage *message, int family, const uint8_t *ip) noexcept nogil:
     cdef uint8_t *end = message.bytes + message.route.rtm_msglen
     if family == 4:
         fill_sockaddr4(<sockaddr_in *> end, ip)
     else:
         fill_sockaddr6(<sockaddr_in6 *> end, ip, 0)
     message.route.rtm_msglen += <unsigned short> padded((<sockaddr *> end).sa_len)
-    return 0
+
+
+cdef inline void append_link(RouteMessage *message, unsigned int index) noexcept nogil:
+    cdef sockaddr_dl *link = <sockaddr_dl *> (message.bytes + message.route.rtm_msglen)
+    link.sdl_len = sizeof(sockaddr_dl)
+    link.sdl_family = AF_LINK
+    link.sdl_index = <unsigned short> index
+    message.route.rtm_msglen += <unsigned short> padded(link.sdl_len)
 
 
 cdef inline void begin_message(
-    RouteMessage *message, int kind, const Address *address, const char *name,
+    RouteMessage *message, int kind, int number, const Address *address, const char *name,
 ) noexcept nogil:
     """About the subnet of an address."""
     cdef uint8_t subnet[16]
     cdef uint8_t mask[16]
-    cdef sockaddr_dl *link
-    cdef int i
     memset(message, 0, sizeof(RouteMessage))
     memset(mask, 0, sizeof(mask))
     fill_mask(mask, address.prefix)
-    memcpy(subnet, address.ip, sizeof(subnet))
-    if address.has_peer:
-        memcpy(subnet, address.peer, sizeof(subnet))
-    for i in range(16):
-        subnet[i] &= mask[i]
+    subnet_of(address, subnet)
     message.route.rtm_msglen = <unsigned short> begin_route(&message.route)
     message.route.rtm_version = RTM_VERSION
     message.route.rtm_type = <uint8_t> kind
-    message.route.rtm_seq = kind
-    message.route.rtm_flags = RTF_UP | RTF_STATIC
-    message.route.rtm_addrs = RTA_DST | RTA_NETMASK | (0 if kind == RTM_GET else RTA_GATEWAY)
+    message.route.rtm_seq = number
+    message.route.rtm_flags = RTF_UP | RTF_STATIC | (TUNTAP_DELETE_FLAGS if kind == RTM_DELETE else 0)
+    # In the order of their bits.
+    message.route.rtm_addrs = RTA_DST | RTA_NETMASK
     append_ip(message, address.family, subnet)
     if kind != RTM_GET:
+        message.route.rtm_addrs |= RTA_GATEWAY
         if TUNTAP_ROUTE_BY_LINK:
-            link = <sockaddr_dl *> (message.bytes + message.route.rtm_msglen)
-            link.sdl_len = sizeof(sockaddr_dl)
-            link.sdl_family = AF_LINK
-            link.sdl_index = <unsigned short> if_nametoindex(name)
-            message.route.rtm_msglen += <unsigned short> padded(link.sdl_len)
+            append_link(message, if_nametoindex(name))
         else:
             append_ip(message, address.family, address.ip)
     append_ip(message, address.family, mask)
+    if kind == RTM_GET:
+        message.route.rtm_addrs |= RTA_IFP       # or NetBSD does not tell which interface it is
+        append_link(message, 0)
+    elif kind == RTM_ADD:
+        message.route.rtm_addrs |= RTA_IFA       # what packets to the subnet come from
+        append_ip(message, address.family, address.ip)
+
+
+cdef inline void subnet_of(const Address *address, uint8_t *subnet) noexcept nogil:
+    cdef uint8_t mask[16]
+    cdef int i
+    memset(mask, 0, sizeof(mask))
+    fill_mask(mask, address.prefix)
+    memcpy(subnet, address.ip, 16)
+    if address.has_peer:
+        memcpy(subnet, address.peer, 16)
+    for i in range(16):
+        subnet[i] &= mask[i]
+
+
+cdef inline bint is_same_subnet(const Address *one, const Address *other) noexcept nogil:
+    cdef uint8_t subnet[16]
+    cdef uint8_t other_subnet[16]
+    subnet_of(one, subnet)
+    subnet_of(other, other_subnet)
+    return one.family == other.family and one.prefix == other.prefix and memcmp(subnet, other_subnet, 16) == 0
 
 
 cdef inline int routed_by(int fd, const Address *address, const char *name) noexcept nogil:
     """Index of the interface that the subnet of an address is routed to; 0 for none."""
     cdef RouteMessage message
+    cdef pollfd answer
     cdef ssize_t size
-    begin_message(&message, RTM_GET, address, name)
+    begin_message(&message, RTM_GET, fd, address, name)
     if write(fd, message.bytes, message.route.rtm_msglen) < 0:
         return 0
     while True:
         size = read(fd, message.bytes, sizeof(message))
-        if size < 0 and errno == EINTR:
-            continue
-        if size < <ssize_t> sizeof(rt_msghdr):
+        if size < 0 and errno == EAGAIN:         # FreeBSD answers from another thread
+            answer.fd = fd
+            answer.events = POLLIN
+            answer.revents = 0
+            if poll(&answer, 1, ANSWER_TIME) == 0:
+                return 0
+        elif size < 0 and errno != EINTR:
             return 0
-        if message.route.rtm_type == RTM_GET and message.route.rtm_pid == getpid():
+        elif (
+            size >= <ssize_t> sizeof(rt_msghdr) and message.route.rtm_type == RTM_GET
+            and message.route.rtm_pid == getpid() and message.route.rtm_seq == fd
+        ):
             return message.route.rtm_index
+
+
+cdef inline bint has_route(const Address *address) noexcept nogil:
+    """Whether there is more of its subnet than itself, and the system leaves the route to us."""
+    if address.family == 6 and is_link_local(address.ip):
+        return False
+    return address.prefix < (32 if address.family == 4 else 128)
+
+
+cdef inline bint is_routed(const Address *address, const char *name) noexcept nogil:
+    """Whether the subnet of an address is routed to its interface."""
+    cdef intptr_t fd = open_route_socket()
+    cdef bint answer = fd >= 0 and has_route(address) and (
+        routed_by(<int> fd, address, name) == <int> if_nametoindex(name)
+    )
+    close_fd(&fd)
+    return answer
 
 
 cdef inline int change_route(
     Handle *handle, const char *name, int kind, const Address *address,
 ) noexcept nogil:
-    """RTM_ADD or RTM_DELETE of the route to the subnet of an address, if it has one that the system does not route."""
+    """RTM_ADD or RTM_DELETE of the route to the subnet of an address, where there is none, or one."""
     cdef RouteMessage message
     cdef intptr_t fd
     cdef int result = 0
-    cdef bint is_ours
-    if address.prefix == (32 if address.family == 4 else 128):
-        return 0
-    if address.family == 6 and is_link_local(address.ip):
+    if not has_route(address):
         return 0
     fd = open_route_socket()
     if fd < 0:
         return fail(handle, PATH_CONTROL, b"socket(PF_ROUTE)")
-    is_ours = routed_by(<int> fd, address, name) == <int> if_nametoindex(name)
-    # What is there already the system has made; and never delete the route of another interface.
-    if is_ours == (kind == RTM_DELETE):
-        begin_message(&message, kind, address, name)
+    # Never delete the route of another interface.
+    if (routed_by(<int> fd, address, name) == <int> if_nametoindex(name)) == (kind == RTM_DELETE):
+        begin_message(&message, kind, <int> fd, address, name)
         if write(<int> fd, message.bytes, message.route.rtm_msglen) < 0:
             result = fail(handle, PATH_CONTROL, b"route(RTM_ADD)" if kind == RTM_ADD else b"route(RTM_DELETE)")
             if result == -ESRCH:
@@ -227,17 +286,48 @@ cdef inline int add_address(
     return result
 
 
-cdef inline int remove_address(Handle *handle, const char *name, const Address *address) noexcept nogil:
+cdef inline int remove_address(
+    Handle *handle, const char *name, const Address *address, bint itself,
+) noexcept nogil:
+    """An address and the route to its subnet, which another address there keeps."""
+    cdef Address left[ADDRESSES]
+    cdef bint was_routed = is_routed(address, name)
     cdef int result = delete_address(handle, name, address)
+    cdef int i
+    if result < 0 or not was_routed:
+        return result
+    result = list_addresses(handle, name, itself, left, ADDRESSES)
+    for i in range(min(result, ADDRESSES)):
+        if is_same_subnet(&left[i], address):
+            return change_route(handle, name, RTM_ADD, &left[i])
     return result if result < 0 else change_route(handle, name, RTM_DELETE, address)
+
+
+cdef inline int set_broadcast(
+    Handle *handle, const char *name, const uint8_t *broadcast, bint itself,
+) noexcept nogil:
+    """Of the first IPv4 address, which is added once more; FreeBSD has no other way."""
+    cdef Address present[ADDRESSES]
+    cdef int result = list_addresses(handle, name, itself, present, ADDRESSES)
+    cdef int i
+    for i in range(min(result, ADDRESSES)):
+        if present[i].family == 4:
+            present[i].has_broadcast = 1
+            memcpy(present[i].broadcast, broadcast, 4)
+            return add_address4(handle, name, &present[i], itself)
+    handle.failed[PATH_CONTROL] = b"getifaddrs"
+    return result if result < 0 else -EADDRNOTAVAIL
 
 
 # --- notifications ---
 
 cdef inline int watch_interface(Handle *handle, const char *name, Watch *watch) noexcept nogil:
+    cdef int on = 1
     watch.io = open_route_socket()
     if watch.io < 0:
         return fail(handle, PATH_CONTROL, b"socket(PF_ROUTE)")
+    if SO_RERROR:
+        setsockopt(<int> watch.io, SOL_SOCKET, SO_RERROR, &on, sizeof(on))
     watch.index = <int> if_nametoindex(name)
     return 0
 
@@ -268,9 +358,11 @@ cdef inline int read_change(
         return CHANGE_NONE
     kind = message.route.rtm_type
     memset(change, 0, sizeof(Change))
+    if kind == RTM_DESYNC:
+        return CHANGE_LOST
     if RTM_IFANNOUNCE and kind == RTM_IFANNOUNCE and size >= <ssize_t> sizeof(tuntap_announcement):
-        if message.announcement.ifan_index == watch.index and message.announcement.ifan_what == IFAN_DEPARTURE:
-            return CHANGE_MOVED
+        if message.announcement.ifan_index == watch.index:
+            return CHANGE_MOVED           # or renamed: FreeBSD announces both, before it has the new name and after
     elif kind == RTM_IFINFO and size >= <ssize_t> sizeof(if_msghdr) and message.link.ifm_index == watch.index:
         if if_indextoname(watch.index, change.name) == NULL:
             return CHANGE_MOVED
