@@ -54,7 +54,7 @@ def python_headers(folder: Path, target: str) -> list[str]:
 
 
 def compile_for(target: str, source: Path, folder: Path) -> bool:
-    command = [sys.executable, "-m", "ziglang", "cc", "-target", target, "-c", "-O1", "-fPIC"]
+    command = [sys.executable, "-m", "ziglang", "cc", "-target", target, "-c", "-O0", "-fno-sanitize=undefined", "-fPIC"]
     command += ["-Wall", "-Wextra", "-Werror", "-D_GNU_SOURCE=1"]
     if target.endswith("openbsd"):
         command.append("-D_BSD_SOURCE=1")  # its pyconfig.h hides nothing of the system
