@@ -54,7 +54,8 @@ def python_headers(folder: Path, target: str) -> list[str]:
 
 
 def compile_for(target: str, source: Path, folder: Path) -> bool:
-    command = [sys.executable, "-m", "ziglang", "cc", "-target", target, "-c", "-O0", "-fno-sanitize=undefined", "-fPIC"]
+    command = [sys.executable, "-m", "ziglang", "cc", "-target", target, "-c", "-O0", "-fPIC"]
+    command.append("-fno-sanitize=undefined")  # which zig adds by itself
     command += ["-Wall", "-Wextra", "-Werror", "-D_GNU_SOURCE=1"]
     if target.endswith("openbsd"):
         command.append("-D_BSD_SOURCE=1")  # its pyconfig.h hides nothing of the system
@@ -75,7 +76,7 @@ def symbols(obj: Path) -> set[str]:
     """What an ELF object leaves to others."""
     with obj.open("rb") as file:
         table = ELFFile(file).get_section_by_name(".symtab")
-        return {entry.name for entry in table.iter_symbols() if entry["st_shndx"] == "SHN_UNDEF" and entry.name}
+        return {entry.name for entry in table.iter_symbols() if entry["st_shndx"] == "SHN_UNDEF"} - {""}
 
 
 def link_for(target: str, folder: Path) -> bool:
