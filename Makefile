@@ -49,7 +49,7 @@ programs:
 demo: $(VENV)/.test
 	$(BIN)/python -m tuntap demo
 
-test: programs $(VENV)/.test
+test: programs $(VENV)/.test $(VENV)/.cross
 	$(BIN)/python -m pytest $(TESTFLAGS)
 
 # Peers are built where cargo and go are; BENCHFLAGS="relay kernels" picks some, --quick is for a look.
