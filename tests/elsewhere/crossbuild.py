@@ -112,11 +112,24 @@ def zig(*arguments):
         raise RuntimeError(f"{' '.join(command)}:\n{done.stderr[:4000]}")
 
 
+def sources_of(path, found=None):
+    """A Cython source and the declarations that it imports, and those that they import."""
+    found = {path} if found is None else found
+    nearby = re.findall(r"^(?:from|cimport) (tuntap[\w.]*)", path.read_text(), re.MULTILINE)
+    for declarations in [
+        path.with_suffix(".pxd"),
+        *(ROOT / f"{name.replace('.', '/')}.pxd" for name in nearby),
+    ]:
+        if declarations.exists() and declarations not in found:
+            found.add(declarations)
+            sources_of(declarations, found)
+    return found
+
+
 def translate(source, cache):
     """C from Cython, kept until a source changes."""
-    folder = ROOT / "tuntap"
     digest = hashlib.sha256(f"{sys.version}{importlib.metadata.version('Cython')}{ROOT}".encode())
-    for path in [ROOT / source, ROOT / "tools/cross.py", *sorted(folder.rglob("*.pxd"))]:
+    for path in [ROOT / "tools/cross.py", *sorted(sources_of(ROOT / source))]:
         digest.update(path.read_bytes())
     target = cache / digest.hexdigest()[:16]
     name = f"{Path(source).stem}.c"

@@ -39,6 +39,12 @@ SIGNATURES = {
     "writev": "ipi",
 }
 
+# What a call answers that failed, if not -1.
+FAILED = {}
+
+# Of two names for a number the older one.
+HOST_ERRORS = errno.errorcode | {errno.EAGAIN: "EAGAIN", errno.EOPNOTSUPP: "EOPNOTSUPP"}
+
 MESSAGE = struct.Struct("@PI4xPi4xPIi")  # struct msghdr of 4.4BSD
 VECTOR = struct.Struct("@PN")  # struct iovec
 POLLED = struct.Struct("@ihh")  # struct pollfd
@@ -126,9 +132,9 @@ class Kernel:
             self.check(what)
             result, error = getattr(self, name)(*arguments), None
         except Refusal as refusal:
-            result, error = -1, str(refusal)
+            result, error = FAILED.get(name, -1), str(refusal)
         except OSError as failure:
-            result, error = -1, errno.errorcode[failure.errno]
+            result, error = FAILED.get(name, -1), HOST_ERRORS[failure.errno]
         self.calls.append(Call(name, shown, result, error))
         return result, error
 

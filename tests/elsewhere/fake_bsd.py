@@ -1,0 +1,563 @@
+"""Kernels of the BSDs: interfaces, their addresses, their devices, and the routing socket.
+
+What they do is read from the drivers (if_tuntap.c, if_tun.c, if_tap.c) and the manual pages.
+"""
+
+import ctypes
+import ipaddress
+import struct
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from fake_kernel import FAILED, SIGNATURES, Kernel, Refusal, put, take
+from wire import IN, OUT, VOID, netmask, request, sockaddr_dl, sockaddr_in, sockaddr_in6, unpack_name
+
+SIGNATURES.update(freeifaddrs="p", getifaddrs="p", if_indextoname="ip", if_nametoindex="s")
+FAILED.update(if_indextoname=0, if_nametoindex=0)
+
+# net/if.h, the same everywhere
+UP, BROADCAST, POINTOPOINT, RUNNING, SIMPLEX, MULTICAST = 0x1, 0x2, 0x10, 0x40, 0x800, 0x8000
+TUN_FLAGS = POINTOPOINT | MULTICAST
+TAP_FLAGS = BROADCAST | SIMPLEX | MULTICAST
+ETHER, PROPVIRTUAL = 6, 53  # IFT_ETHER, IFT_PROPVIRTUAL of net/if_types.h
+
+
+@dataclass
+class Address:
+    """As the request that added it said."""
+
+    ip: str
+    prefix: int
+    other: str | None
+    flags: int = 0
+
+
+@dataclass
+class Interface:
+    name: str
+    index: int
+    kind: str  # "tun", "tap"
+    flags: int
+    mtu: int = 1500
+    mac: bytes = b""
+    device: int | None = None  # the descriptor it is open by
+    addresses: list = field(default_factory=list)
+    head: int = 0  # whether packets have the address family in front
+    counters: dict = field(default_factory=dict)
+
+
+class BSD(Kernel):
+    """What they have in common."""
+
+    IFREQ = 32  # bytes of a struct ifreq
+    AF_LINK = 18
+    AF_INET6: int
+    COUNTERS: tuple  # struct if_data: format, and the names of its fields that count
+
+    def reset(self):
+        super().reset()
+        self.interfaces = {}
+        self.lists = {}
+        self.next_index = 3
+        self.route_ends = {}  # descriptor of a routing socket: our end
+        self.routes = []  # messages to the routing socket: (type, bytes)
+
+    # --- interfaces ---
+
+    def make(self, name):
+        kind = name.rstrip("0123456789")
+        interface = Interface(name, self.next_index, kind, TAP_FLAGS if kind == "tap" else TUN_FLAGS)
+        if kind == "tap":
+            interface.mac = b"\x58\x9c\xfc" + struct.pack(">I", self.next_index)[1:]
+        self.next_index += 1
+        self.interfaces[name] = interface
+        return interface
+
+    def named(self, data):
+        interface = self.interfaces.get(unpack_name(data))
+        if interface is None:
+            raise Refusal("ENXIO")
+        return interface
+
+    def behind(self, descriptor):
+        for interface in self.interfaces.values():
+            if interface.device == descriptor:
+                return interface
+        raise Refusal("ENOTTY")
+
+    def wire(self, name):
+        """Our end of the device of an interface."""
+        return self.devices[self.interfaces[name].device]
+
+    def if_nametoindex(self, name):
+        interface = self.interfaces.get(name)
+        if interface is None:
+            raise Refusal("ENXIO")
+        return interface.index
+
+    def show_if_indextoname(self, index, name):
+        return (index,)
+
+    def if_indextoname(self, index, name):
+        for interface in self.interfaces.values():
+            if interface.index == index:
+                put(name, interface.name.encode() + b"\0")
+                return name
+        raise Refusal("ENXIO")
+
+    # --- what every interface is asked and told ---
+
+    def answer_ifreq(self, data, value):
+        return data[:16] + value + data[16 + len(value) :]
+
+    def SIOCGIFFLAGS(self, _, data):
+        return self.answer_ifreq(data, struct.pack("H", self.named(data).flags))
+
+    def SIOCSIFFLAGS(self, _, data):
+        """The driver's own flags are not ours to set."""
+        interface = self.named(data)
+        (flags,) = struct.unpack_from("H", data, 16)
+        interface.flags = interface.flags & ~UP | flags & UP
+
+    def SIOCGIFMTU(self, _, data):
+        return self.answer_ifreq(data, struct.pack("i", self.named(data).mtu))
+
+    def SIOCSIFMTU(self, _, data):
+        interface = self.named(data)
+        (mtu,) = struct.unpack_from("i", data, 16)
+        if not 72 <= mtu <= 65535:
+            raise Refusal("EINVAL")
+        interface.mtu = mtu
+
+    def SIOCSIFLLADDR(self, _, data):
+        interface = self.named(data)
+        length, family = data[16:18]
+        if interface.kind != "tap" or length != len(interface.mac):
+            raise Refusal("EINVAL")
+        assert family == self.AF_LINK
+        interface.mac = data[18 : 18 + length]
+
+    def SIOCAIFADDR(self, descriptor, data):
+        assert self.sockets[descriptor][0] == 2, "the request of IPv4 came by another socket"
+        interface = self.named(data)
+        ip, other, mask = (read_sockaddr(data[at : at + 16]) for at in (16, 32, 48))
+        assert ip and mask
+        interface.addresses.append(Address(ip, prefix_of(mask), other))
+
+    def SIOCDIFADDR(self, descriptor, data):
+        assert self.sockets[descriptor][0] == 2, "the request of IPv4 came by another socket"
+        self.forget(self.named(data), read_sockaddr(data[16:32]))
+
+    def SIOCAIFADDR_IN6(self, descriptor, data):
+        assert self.sockets[descriptor][0] == self.AF_INET6, "the request of IPv6 came by another socket"
+        interface = self.named(data)
+        ip, other, mask = (read_sockaddr(data[at : at + 28]) for at in (16, 44, 72))
+        (flags,) = struct.unpack_from("i", data, 100)
+        assert ip and mask
+        interface.addresses.append(Address(ip, prefix_of(mask), other, flags))
+
+    def SIOCDIFADDR_IN6(self, descriptor, data):
+        assert self.sockets[descriptor][0] == self.AF_INET6, "the request of IPv6 came by another socket"
+        self.forget(self.named(data), read_sockaddr(data[16:44]))
+
+    def forget(self, interface, ip):
+        for address in interface.addresses:
+            if address.ip == ip:
+                interface.addresses.remove(address)
+                return
+        raise Refusal("EADDRNOTAVAIL")
+
+    def SIOCIFDESTROY(self, _, data):
+        interface = self.named(data)
+        assert interface.device is None, f"sleeps until {interface.name} is closed"
+        del self.interfaces[interface.name]
+
+    # --- getifaddrs ---
+
+    def show_getifaddrs(self, result):
+        return ()
+
+    def show_freeifaddrs(self, result):
+        return ()
+
+    def getifaddrs(self, result):
+        entries = []
+        for interface in self.interfaces.values():
+            kind = ETHER if interface.kind == "tap" else PROPVIRTUAL
+            link = sockaddr_dl(self.AF_LINK, interface.index, kind, interface.name, interface.mac, 54)
+            entries.append((interface, link, b"", b"", self.if_data(interface)))
+            for address in interface.addresses:
+                entries.append((interface, *self.sockaddrs(interface, address), b""))
+        head, memory = self.link(entries)
+        self.lists[head] = memory
+        put(result, struct.pack("P", head))
+        return 0
+
+    def sockaddrs(self, interface, address):
+        if ":" not in address.ip:
+            other = sockaddr_in(address.other) if address.other else b""
+            return sockaddr_in(address.ip), sockaddr_in(netmask(address.prefix, 32)), other
+        other = sockaddr_in6(address.other, self.AF_INET6) if address.other else b""
+        mask = sockaddr_in6(netmask(address.prefix, 128), self.AF_INET6)
+        return sockaddr_in6(address.ip, self.AF_INET6, interface.index), mask, other
+
+    def link(self, entries):
+        """struct ifaddrs: next, name, flags, address, netmask, far end, data."""
+        memory = []
+
+        def keep(data):
+            if not data:
+                return 0
+            memory.append(ctypes.create_string_buffer(data, len(data)))
+            return ctypes.addressof(memory[-1])
+
+        following = 0
+        for interface, address, mask, other, data in reversed(entries):
+            following = keep(
+                struct.pack(
+                    "@PPI4xPPPPQ", following, keep(interface.name.encode() + b"\0"), interface.flags,
+                    keep(address), keep(mask), keep(other), keep(data), 0,
+                )
+            )  # fmt: skip
+        return following, memory
+
+    def freeifaddrs(self, head):
+        if head:
+            del self.lists[head]
+        return 0
+
+    def if_data(self, interface):
+        layout, names = self.COUNTERS
+        return struct.pack(layout, *(interface.counters.get(name, 0) for name in names))
+
+    # --- the routing socket ---
+
+    def socket(self, family, kind, protocol):
+        if self.family_of(family) != "AF_ROUTE":
+            return super().socket(family, kind, protocol)
+        ours, theirs = self.pair()
+        self.sockets[theirs] = (family, kind, protocol)
+        self.route_ends[theirs] = ours
+        return theirs
+
+    def close(self, descriptor):
+        if descriptor in self.route_ends:
+            self.route_ends.pop(descriptor).close()
+        return super().close(descriptor)
+
+    def write_parts(self, descriptor, pieces):
+        if descriptor not in self.route_ends:
+            return super().write_parts(descriptor, pieces)
+        message = b"".join(take(*piece) for piece in pieces)
+        self.route(message)
+        return len(message)
+
+    def route(self, message):
+        """The kernel's answer to a message is an error, or the message."""
+        length, _, kind = struct.unpack_from("HBB", message)
+        assert length == len(message)
+        self.routes.append((kind, message))
+
+
+def read_sockaddr(data):
+    """The address as text; None where there is none."""
+    length = data[0]
+    if length == 0:
+        assert not any(data), "bytes behind a length of 0"
+        return None
+    if length == 16:
+        return str(ipaddress.IPv4Address(data[4:8]))
+    assert length == 28, length
+    return str(ipaddress.IPv6Address(data[8:24]))
+
+
+def prefix_of(mask):
+    return int(ipaddress.ip_address(mask)).bit_count()
+
+
+def requests_of(ifreq, **own):
+    """{number: name} of the requests that differ in size alone, and of those that a system numbers itself."""
+    table = {
+        "SIOCSIFFLAGS": request(IN, "i", 16, ifreq),
+        "SIOCGIFFLAGS": request(IN | OUT, "i", 17, ifreq),
+        "SIOCDIFADDR": request(IN, "i", 25, ifreq),
+        "SIOCDIFADDR_IN6": request(IN, "i", 25, 288),
+        "SIOCIFDESTROY": request(IN, "i", 121, ifreq),
+    }
+    return {number: name for name, number in (table | own).items()}
+
+
+class FreeBSD(BSD):
+    """sys/net/if_tuntap.c of FreeBSD 13 to 15."""
+
+    AF_INET6 = 28
+    ND6 = 72  # struct in6_ndireq: a name and a struct nd_ifinfo
+    ND6_FLAGS = 16 + 5 * 4
+    REQUESTS: ClassVar = requests_of(
+        32,
+        SIOCGIFMTU=request(IN | OUT, "i", 51, 32),
+        SIOCSIFMTU=request(IN, "i", 52, 32),
+        SIOCSIFLLADDR=request(IN, "i", 60, 32),
+        SIOCSIFNAME=request(IN, "i", 40, 32),
+        SIOCAIFADDR=request(IN, "i", 43, 68),
+        SIOCAIFADDR_IN6=request(IN, "i", 27, 136),
+        SIOCGIFINFO_IN6=request(IN | OUT, "i", 108, 72),
+        SIOCSIFINFO_IN6=request(IN | OUT, "i", 109, 72),
+        SIOCIFCREATE=request(IN | OUT, "i", 122, 32),
+        SIOCIFCREATE2=request(IN | OUT, "i", 124, 32),
+        SIOCGIFGROUP=request(IN | OUT, "i", 136, 40),
+        TUNGIFNAME=request(OUT, "t", 93, 32),
+        TUNSIFMODE=request(IN, "t", 94, 4),
+        TUNSIFPID=request(VOID, "t", 95),
+        TUNSIFHEAD=request(IN, "t", 96, 4),
+        TUNGIFHEAD=request(OUT, "t", 97, 4),
+        TUNSTRANSIENT=request(IN, "t", 98, 4),
+        TUNGTRANSIENT=request(OUT, "t", 99, 4),
+    )
+    COUNTERS = (
+        "=BBBBBBHIIQ" + 12 * "Q" + "QQ16x",
+        [
+            "type", "physical", "addrlen", "hdrlen", "link_state", "vhid", "datalen", "mtu", "metric", "baudrate",
+            "ipackets", "ierrors", "opackets", "oerrors", "collisions", "ibytes", "obytes", "imcasts", "omcasts",
+            "iqdrops", "oqdrops", "noproto", "hwassist", "epoch",
+        ],
+    )  # fmt: skip
+
+    def reset(self):
+        super().reset()
+        self.transient = {}  # descriptor: whether close removes the interface
+        self.has_transient = True  # since 14
+        self.nd6 = {}  # flags of neighbour discovery by name of the interface
+
+    def device(self, path):
+        name = path.removeprefix("/dev/")
+        kind = name.rstrip("0123456789")
+        if not path.startswith("/dev/") or kind not in ("tun", "tap"):
+            raise Refusal("ENOENT")
+        if name == kind:
+            name = next(n for n in (f"{kind}{i}" for i in range(32768)) if self.is_free(n))
+        if not self.is_free(name):
+            raise Refusal("EBUSY")
+        interface = self.interfaces.get(name) or self.make(name)
+        ours, theirs = self.pair()
+        interface.device = theirs
+        interface.flags |= RUNNING
+        return ours, theirs
+
+    def is_free(self, name):
+        return name not in self.interfaces or self.interfaces[name].device is None
+
+    def close(self, descriptor):
+        """Addresses go, the interface stays until somebody destroys it."""
+        for interface in list(self.interfaces.values()):
+            if interface.device == descriptor:
+                interface.device = None
+                interface.flags &= ~(UP | RUNNING)
+                interface.addresses.clear()
+                if self.transient.pop(descriptor, 0):
+                    del self.interfaces[interface.name]
+        return super().close(descriptor)
+
+    def TUNSIFHEAD(self, descriptor, data):
+        (self.behind(descriptor).head,) = struct.unpack("i", data)
+
+    def TUNGIFHEAD(self, descriptor, _):
+        return struct.pack("i", self.behind(descriptor).head)
+
+    def TUNSIFMODE(self, descriptor, data):
+        interface = self.behind(descriptor)
+        if interface.flags & UP:
+            raise Refusal("EBUSY")
+        (mode,) = struct.unpack("i", data)
+        if mode & ~MULTICAST not in (BROADCAST, POINTOPOINT):
+            raise Refusal("EINVAL")
+        interface.flags = interface.flags & ~(BROADCAST | POINTOPOINT | MULTICAST) | mode
+
+    def TUNSIFPID(self, descriptor, _):
+        self.behind(descriptor)
+
+    def TUNGIFNAME(self, descriptor, _):
+        return struct.pack("16s16x", self.behind(descriptor).name.encode())
+
+    def TUNSTRANSIENT(self, descriptor, data):
+        if not self.has_transient:
+            raise Refusal("ENOTTY")
+        (self.transient[descriptor],) = struct.unpack("i", data)
+
+    def SIOCSIFNAME(self, _, data):
+        interface = self.named(data)
+        name = take(*struct.unpack_from("P", data, 16), 16).split(b"\0")[0].decode()
+        if name in self.interfaces:
+            raise Refusal("EEXIST")
+        del self.interfaces[interface.name]
+        interface.name = name
+        self.interfaces[name] = interface
+
+    def SIOCGIFINFO_IN6(self, _, data):
+        name = self.named(data).name
+        flags = self.nd6.get(name, 0x21)
+        return data[: self.ND6_FLAGS] + struct.pack("I", flags) + data[self.ND6_FLAGS + 4 :]
+
+    def SIOCSIFINFO_IN6(self, _, data):
+        (self.nd6[self.named(data).name],) = struct.unpack_from("I", data, self.ND6_FLAGS)
+
+    def read_parts(self, descriptor, pieces):
+        self.refuse_down(descriptor, "EHOSTDOWN")
+        return super().read_parts(descriptor, pieces)
+
+    def write_parts(self, descriptor, pieces):
+        """A device that is down takes a packet and says that it took nothing."""
+        if descriptor in self.devices and not self.behind(descriptor).flags & UP:
+            return 0
+        return super().write_parts(descriptor, pieces)
+
+    def refuse_down(self, descriptor, error):
+        if descriptor in self.devices and not self.behind(descriptor).flags & UP:
+            raise Refusal(error)
+
+
+class OpenBSD(BSD):
+    """sys/net/if_tun.c of OpenBSD 7, which has both drivers."""
+
+    AF_INET6 = 24
+    REQUESTS: ClassVar = requests_of(
+        32,
+        SIOCGIFMTU=request(IN | OUT, "i", 126, 32),
+        SIOCSIFMTU=request(IN, "i", 127, 32),
+        SIOCSIFLLADDR=request(IN, "i", 31, 32),
+        SIOCAIFADDR=request(IN, "i", 26, 64),
+        SIOCAIFADDR_IN6=request(IN, "i", 26, 128),
+        SIOCIFCREATE=request(IN, "i", 122, 32),
+        SIOCGIFXFLAGS=request(IN | OUT, "i", 158, 32),
+        SIOCSIFXFLAGS=request(IN, "i", 157, 32),
+        TUNSIFINFO=request(IN, "t", 91, 12),
+        TUNGIFINFO=request(OUT, "t", 92, 12),
+        TUNSIFMODE=request(IN, "t", 93, 4),
+    )
+    COUNTERS = (
+        "=BBBBIIIQ" + 12 * "Q" + "I4x16x",
+        [
+            "type", "addrlen", "hdrlen", "link_state", "mtu", "metric", "rdomain", "baudrate",
+            "ipackets", "ierrors", "opackets", "oerrors", "collisions", "ibytes", "obytes", "imcasts", "omcasts",
+            "iqdrops", "oqdrops", "noproto", "capabilities",
+        ],
+    )  # fmt: skip
+
+    def reset(self):
+        super().reset()
+        self.nodes = {f"/dev/{kind}{i}" for kind in ("tun", "tap") for i in range(4)}  # what MAKEDEV makes
+        self.cloned = set()  # names of interfaces that opening made, and that closing removes
+
+    def device(self, path):
+        if path not in self.nodes:
+            raise Refusal("ENOENT")
+        name = path.removeprefix("/dev/")
+        interface = self.interfaces.get(name)
+        if interface is None:
+            interface = self.make(name)
+            interface.head = interface.kind == "tun"
+            self.cloned.add(name)
+        elif interface.device is not None:
+            raise Refusal("EBUSY")
+        ours, theirs = self.pair()
+        interface.device = theirs
+        interface.flags |= RUNNING
+        return ours, theirs
+
+    def close(self, descriptor):
+        for interface in list(self.interfaces.values()):
+            if interface.device == descriptor:
+                interface.device = None
+                interface.flags &= ~RUNNING
+                if interface.name in self.cloned:
+                    self.cloned.remove(interface.name)
+                    del self.interfaces[interface.name]
+        return super().close(descriptor)
+
+    def SIOCIFCREATE(self, _, data):
+        name = unpack_name(data)
+        if name.rstrip("0123456789") not in ("tun", "tap"):
+            raise Refusal("EINVAL")
+        if name in self.interfaces:
+            raise Refusal("EEXIST")
+        self.make(name).head = name.startswith("tun")
+
+
+class NetBSD(BSD):
+    """sys/net/if_tun.c and if_tap.c of NetBSD 9 and 10."""
+
+    AF_INET6 = 24
+    IFREQ = 144  # the union holds a struct sockaddr_storage
+    REQUESTS: ClassVar = requests_of(
+        144,
+        SIOCGIFMTU=request(IN | OUT, "i", 126, 144),
+        SIOCSIFMTU=request(IN, "i", 127, 144),
+        SIOCAIFADDR=request(IN, "i", 26, 64),
+        SIOCAIFADDR_IN6=request(IN, "i", 107, 128),
+        SIOCIFCREATE=request(IN, "i", 122, 144),
+        SIOCALIFADDR=request(IN, "i", 28, 280),
+        SIOCGLIFADDR=request(IN | OUT, "i", 29, 280),
+        SIOCDLIFADDR=request(IN, "i", 30, 280),
+        SIOCSIFPHYADDR=request(IN, "i", 70, 64),
+        TUNSIFHEAD=request(IN, "t", 66, 4),
+        TUNGIFHEAD=request(OUT, "t", 65, 4),
+        TUNSIFMODE=request(IN, "t", 88, 4),
+        TAPGIFNAME=request(OUT, "e", 0, 144),
+    )
+    COUNTERS = (
+        "=BBBxiQQQ" + 11 * "Q" + "16x",
+        [
+            "type", "addrlen", "hdrlen", "link_state", "mtu", "metric", "baudrate",
+            "ipackets", "ierrors", "opackets", "oerrors", "collisions", "ibytes", "obytes", "imcasts", "omcasts",
+            "iqdrops", "noproto",
+        ],
+    )  # fmt: skip
+
+    def reset(self):
+        super().reset()
+        self.nodes = {"/dev/tap", *(f"/dev/{kind}{i}" for kind in ("tun", "tap") for i in range(4))}
+        self.cloned = set()  # interfaces that go when their device is closed
+
+    def device(self, path):
+        if path not in self.nodes:
+            raise Refusal("ENOENT")
+        name = path.removeprefix("/dev/")
+        is_clone = name == "tap"
+        if is_clone:
+            name = next(n for n in (f"tap{i}" for i in range(1000)) if n not in self.interfaces)
+        if name not in self.interfaces and name.startswith("tap") and not is_clone:
+            raise Refusal("ENXIO")  # made by SIOCIFCREATE alone
+        interface = self.interfaces.get(name)
+        if interface is None:
+            interface = self.make(name)
+            self.cloned.add(name)
+        elif interface.device is not None:
+            raise Refusal("EBUSY")
+        ours, theirs = self.pair()
+        interface.device = theirs
+        interface.flags |= RUNNING
+        return ours, theirs
+
+    def close(self, descriptor):
+        for interface in list(self.interfaces.values()):
+            if interface.device == descriptor:
+                interface.device = None
+                interface.flags &= ~(UP | RUNNING)
+                if interface.name in self.cloned:
+                    self.cloned.remove(interface.name)
+                    del self.interfaces[interface.name]
+        return super().close(descriptor)
+
+    def TUNSIFHEAD(self, descriptor, data):
+        (self.behind(descriptor).head,) = struct.unpack("i", data)
+
+    def TAPGIFNAME(self, descriptor, _):
+        return struct.pack("16s128x", self.behind(descriptor).name.encode())
+
+    def SIOCIFCREATE(self, _, data):
+        name = unpack_name(data)
+        if name.rstrip("0123456789") not in ("tun", "tap"):
+            raise Refusal("EINVAL")
+        if name in self.interfaces:
+            raise Refusal("EEXIST")
+        self.make(name)

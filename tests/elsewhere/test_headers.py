@@ -1,0 +1,91 @@
+"""What wire.py and the kernels derive by hand is what the compiler of each system makes of its headers."""
+
+import struct
+
+import crossbuild
+import pytest
+import wire
+from fake_bsd import FreeBSD, NetBSD, OpenBSD
+
+COMMON = [
+    "sys/types.h", "sys/socket.h", "sys/ioctl.h", "sys/sockio.h", "net/if.h", "net/if_dl.h", "net/if_tun.h",
+    "net/if_types.h", "net/route.h", "netinet/in.h", "netinet/in_var.h", "netinet6/in6_var.h", "ifaddrs.h",
+]  # fmt: skip
+SYSTEMS = {
+    "freebsd": (FreeBSD, [*COMMON, "net/if_tap.h", "netinet6/nd6.h"]),
+    "openbsd": (OpenBSD, COMMON),
+    "netbsd": (NetBSD, [*COMMON, "net/if_tap.h"]),
+}
+
+
+@pytest.fixture(params=SYSTEMS)
+def system(request):
+    return request.param
+
+
+@pytest.fixture
+def ask(system, elsewhere, tmp_path):
+    """What expressions are there."""
+    return lambda names: crossbuild.values(system, SYSTEMS[system][1], names, tmp_path)
+
+
+def test_requests(system, ask):
+    table = {name: number for number, name in SYSTEMS[system][0].REQUESTS.items()}
+    assert ask(sorted(table)) == table
+
+
+def test_families_and_flags(system, ask):
+    kernel = SYSTEMS[system][0]
+    expected = {
+        "AF_INET": 2, "AF_INET6": kernel.AF_INET6, "AF_LINK": kernel.AF_LINK, "IFF_UP": 1, "IFF_BROADCAST": 2,
+        "IFF_POINTOPOINT": 0x10, "IFF_RUNNING": 0x40, "IFF_SIMPLEX": 0x800, "IFF_MULTICAST": 0x8000,
+        "IFNAMSIZ": wire.IFNAMSIZ, "IFT_ETHER": 6,
+    }  # fmt: skip
+    assert ask(list(expected)) == expected
+
+
+def test_structures(system, ask):
+    kernel = SYSTEMS[system][0]
+    tail = b"\0\0\0\0" if system == "freebsd" else b""
+    alias = wire.ifaliasreq("x", "10.0.0.1", None, "255.0.0.0", tail)
+    alias6 = wire.in6_aliasreq("x", kernel.AF_INET6, "fd00::1", None, 64, 0, 0, 2 * tail)
+    expected = {
+        "sizeof(struct ifreq)": len(wire.ifreq("x", size=kernel.IFREQ)),
+        "sizeof(struct ifaliasreq)": len(alias),
+        "sizeof(struct in6_aliasreq)": len(alias6),
+        "sizeof(struct sockaddr_in)": len(wire.sockaddr_in("10.0.0.1")),
+        "sizeof(struct sockaddr_in6)": len(wire.sockaddr_in6("fd00::1", kernel.AF_INET6)),
+        "sizeof(struct if_data)": struct.calcsize(kernel.COUNTERS[0]),
+        "sizeof(struct ifaddrs)": 64 if system == "netbsd" else 56,
+        "sizeof(struct in6_ifreq)": 288,
+        "offsetof(struct ifreq, ifr_addr)": 16,
+        "offsetof(struct ifreq, ifr_flags)": 16,
+        "offsetof(struct ifreq, ifr_mtu)": 16,
+        "offsetof(struct ifaliasreq, ifra_addr)": 16,
+        "offsetof(struct ifaliasreq, ifra_broadaddr)": 32,
+        "offsetof(struct ifaliasreq, ifra_mask)": 48,
+        "offsetof(struct in6_aliasreq, ifra_addr)": 16,
+        "offsetof(struct in6_aliasreq, ifra_dstaddr)": 44,
+        "offsetof(struct in6_aliasreq, ifra_prefixmask)": 72,
+        "offsetof(struct in6_aliasreq, ifra_flags)": 100,
+        "offsetof(struct in6_aliasreq, ifra_lifetime.ia6t_vltime)": 120,
+        "offsetof(struct in6_aliasreq, ifra_lifetime.ia6t_pltime)": 124,
+        "offsetof(struct sockaddr_in, sin_addr)": 4,
+        "offsetof(struct sockaddr_in6, sin6_addr)": 8,
+        "offsetof(struct sockaddr_in6, sin6_scope_id)": 24,
+        "offsetof(struct sockaddr_dl, sdl_index)": 2,
+        "offsetof(struct sockaddr_dl, sdl_type)": 4,
+        "offsetof(struct sockaddr_dl, sdl_data)": 8,
+    }
+    assert ask(list(expected)) == expected
+
+
+def test_counters(system, ask):
+    """Each field alone, to find it at its place."""
+    layout, names = SYSTEMS[system][0].COUNTERS
+    fields = [name for name in names if name != "epoch"]
+    found = ask([f"offsetof(struct if_data, ifi_{name})" for name in fields])
+    for i, name in enumerate(names):
+        if name in fields:
+            packed = struct.pack(layout, *(int(i == j) for j in range(len(names))))
+            assert packed.index(1) == found[f"offsetof(struct if_data, ifi_{name})"], name
