@@ -1,4 +1,4 @@
-"""Does a wrong constant or a missing call in a core make a test fail?  `python tools/mutate_cores.py bsd.pyx`.
+"""Would a test notice a wrong constant or a missing call in a core?  `python tools/mutate_cores.py bsd.pyx`.
 
 One change at a time goes into a copy of the source tree: a constant or number that is one off, a byte order
 left out, a statement left out, a condition turned round.  What no test of tests/elsewhere notices is printed.
@@ -9,11 +9,13 @@ import argparse
 import os
 import random
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,8 +30,8 @@ class Mutant:
     after: str
 
 
-def code_lines(text):
-    """Numbers of the lines that are statements: no declaration of what is elsewhere, no comment, no docstring."""
+def code_lines(text: str) -> Iterator[tuple[int, str]]:
+    """The statements and where they are: no declaration of what is elsewhere, no comment, no docstring."""
     inside_string = False
     outer = None  # indentation of the declaration we are in
     in_import = False
@@ -52,7 +54,7 @@ def code_lines(text):
             yield number, line
 
 
-def mutants_of(text):
+def mutants_of(text: str) -> Iterator[Mutant]:
     """Every change of one line."""
     for number, line in code_lines(text):
         code = line.split("#")[0]
@@ -77,9 +79,9 @@ def mutants_of(text):
             yield Mutant(number, line, f"{statement[1]}pass")
 
 
-def run(tree, tests):
+def run(tree: Path, tests: str) -> str:
     """What became of the tests in a tree: "killed", "survived", or "refused" by a compiler."""
-    command = [sys.executable, "-m", "pytest", "-x", "-q", *tests]
+    command = [sys.executable, "-m", "pytest", "-x", "-q", *shlex.split(tests)]
     try:
         done = subprocess.run(command, cwd=tree, capture_output=True, text=True, timeout=LONGEST_RUN)
     except subprocess.TimeoutExpired:
@@ -89,10 +91,10 @@ def run(tree, tests):
     return "killed" if done.returncode else "survived"
 
 
-def main():
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("files", nargs="+", help="of tuntap/_os")
-    parser.add_argument("--tests", nargs="+", default=["tests/elsewhere"])
+    parser.add_argument("--tests", default="tests/elsewhere", help='arguments of pytest: "-k freebsd"')
     parser.add_argument("--seconds", type=float, default=600)
     parser.add_argument("--seed", type=int, default=None)
     options = parser.parse_args()

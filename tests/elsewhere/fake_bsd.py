@@ -5,15 +5,32 @@ What they do is read from the drivers (if_tuntap.c, if_tun.c, if_tap.c) and the 
 
 import ctypes
 import ipaddress
+import re
 import struct
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+import wire
 from fake_kernel import FAILED, SIGNATURES, Kernel, Refusal, put, take
-from wire import IN, OUT, VOID, netmask, request, sockaddr_dl, sockaddr_in, sockaddr_in6, unpack_name
+from wire import (
+    IN,
+    OUT,
+    VOID,
+    netmask,
+    pack_name,
+    request,
+    sockaddr_dl,
+    sockaddr_in,
+    sockaddr_in6,
+    unpack_name,
+)
 
-SIGNATURES.update(freeifaddrs="p", getifaddrs="p", if_indextoname="ip", if_nametoindex="s")
-FAILED.update(if_indextoname=0, if_nametoindex=0)
+SIGNATURES.update(
+    devname="li", freeifaddrs="p", fstat="ip", getegid="", geteuid="", getifaddrs="p", getpid="",
+    if_freenameindex="p", if_indextoname="ip", if_nameindex="", if_nametoindex="s", kldload="s", mknod="sil",
+    stat="sp",
+)  # fmt: skip
+FAILED.update(devname=0, if_indextoname=0, if_nameindex=0, if_nametoindex=0)
 
 # net/if.h, the same everywhere
 UP, BROADCAST, POINTOPOINT, RUNNING, SIMPLEX, MULTICAST = 0x1, 0x2, 0x10, 0x40, 0x800, 0x8000
@@ -52,7 +69,12 @@ class BSD(Kernel):
     IFREQ = 32  # bytes of a struct ifreq
     AF_LINK = 18
     AF_INET6: int
-    COUNTERS: tuple  # struct if_data: format, and the names of its fields that count
+    COUNTERS: wire.Layout  # struct if_data
+    ROUTE: wire.Layout  # struct rt_msghdr
+    ROUTE_VERSION = 5
+    ROUTE_ALIGNMENT = 8
+    PID = 4711
+    MAJORS: ClassVar = {"tun": 40, "tap": 93}
 
     def reset(self):
         super().reset()
@@ -60,7 +82,28 @@ class BSD(Kernel):
         self.lists = {}
         self.next_index = 3
         self.route_ends = {}  # descriptor of a routing socket: our end
-        self.routes = []  # messages to the routing socket: (type, bytes)
+        self.routes = {}  # (destination, prefix): index of the interface
+        self.route_numbers = set()  # descriptors that were one
+        self.nodes = {}  # path: device number
+        self.uid = 0
+
+    def told(self):
+        """What the kernel was told since the last time, not what it was asked.
+
+        ("open", path, flags), (name of a request, bytes), ("route", bytes).
+        """
+        found = []
+        for call in self.taken():
+            descriptor, *arguments = call.arguments or [None]
+            if call.name in ("open", "mknod", "kldload"):
+                found.append((call.name, *call.arguments))
+            elif call.name == "ioctl" and not re.match("SIOCG|TUNG|TAPG", arguments[0]):
+                found.append(tuple(arguments))
+            elif call.name == "write" and descriptor in self.route_numbers:
+                kind = arguments[0][3]
+                if kind != wire.RTM_GET:
+                    found.append(("route", arguments[0]))
+        return found
 
     # --- interfaces ---
 
@@ -79,9 +122,9 @@ class BSD(Kernel):
             raise Refusal("ENXIO")
         return interface
 
-    def behind(self, descriptor):
+    def behind(self, descriptor, kind=""):
         for interface in self.interfaces.values():
-            if interface.device == descriptor:
+            if interface.device == descriptor and interface.kind.startswith(kind):
                 return interface
         raise Refusal("ENOTTY")
 
@@ -141,7 +184,8 @@ class BSD(Kernel):
         assert self.sockets[descriptor][0] == 2, "the request of IPv4 came by another socket"
         interface = self.named(data)
         ip, other, mask = (read_sockaddr(data[at : at + 16]) for at in (16, 32, 48))
-        assert ip and mask
+        assert ip
+        assert mask
         interface.addresses.append(Address(ip, prefix_of(mask), other))
 
     def SIOCDIFADDR(self, descriptor, data):
@@ -153,7 +197,8 @@ class BSD(Kernel):
         interface = self.named(data)
         ip, other, mask = (read_sockaddr(data[at : at + 28]) for at in (16, 44, 72))
         (flags,) = struct.unpack_from("i", data, 100)
-        assert ip and mask
+        assert ip
+        assert mask
         interface.addresses.append(Address(ip, prefix_of(mask), other, flags))
 
     def SIOCDIFADDR_IN6(self, descriptor, data):
@@ -227,8 +272,7 @@ class BSD(Kernel):
         return 0
 
     def if_data(self, interface):
-        layout, names = self.COUNTERS
-        return struct.pack(layout, *(interface.counters.get(name, 0) for name in names))
+        return self.COUNTERS.pack(**interface.counters)
 
     # --- the routing socket ---
 
@@ -238,6 +282,7 @@ class BSD(Kernel):
         ours, theirs = self.pair()
         self.sockets[theirs] = (family, kind, protocol)
         self.route_ends[theirs] = ours
+        self.route_numbers.add(theirs)
         return theirs
 
     def close(self, descriptor):
@@ -253,10 +298,128 @@ class BSD(Kernel):
         return len(message)
 
     def route(self, message):
-        """The kernel's answer to a message is an error, or the message."""
-        length, _, kind = struct.unpack_from("HBB", message)
-        assert length == len(message)
-        self.routes.append((kind, message))
+        """What a message asks for; the answer of RTM_GET is to be read."""
+        header = self.ROUTE.unpack(message)
+        assert header["msglen"] == len(message)
+        assert header["version"] == self.ROUTE_VERSION
+        kind = header["type"]
+        self.check({1: "route(RTM_ADD)", 2: "route(RTM_DELETE)", 4: "route(RTM_GET)"}[kind])
+        found = self.addresses_behind(message, header)
+        subnet = (found[wire.RTA_DST], prefix_of(found[wire.RTA_NETMASK]))
+        if kind == wire.RTM_GET:
+            if subnet not in self.routes:
+                raise Refusal("ESRCH")
+            answer = self.ROUTE.pack(**header | {"index": self.routes[subnet], "pid": self.PID})
+            for end in self.route_ends.values():
+                end.send(answer + message[self.ROUTE.size :])
+        elif kind == wire.RTM_ADD:
+            if subnet in self.routes:
+                raise Refusal("EEXIST")
+            self.routes[subnet] = self.gateway(found[wire.RTA_GATEWAY])
+        elif self.routes.pop(subnet, None) is None:
+            raise Refusal("ESRCH")
+
+    def gateway(self, address):
+        """The interface that a gateway means: by its index, or by an address of its own."""
+        if isinstance(address, int):
+            return address
+        for interface in self.interfaces.values():
+            if any(own.ip == address for own in interface.addresses):
+                return interface.index
+        raise Refusal("ENETUNREACH")
+
+    def addresses_behind(self, message, header):
+        """{RTA_DST: text}; a gateway of the link is its index."""
+        at = self.ROUTE.size
+        found = {}
+        for bit in range(8):
+            if header["addrs"] & 1 << bit:
+                length, family = message[at : at + 2]
+                if family == self.AF_LINK:
+                    (found[1 << bit],) = struct.unpack_from("H", message, at + 2)
+                else:
+                    found[1 << bit] = read_sockaddr(message[at : at + length])
+                at += len(wire.padded(bytes(length), self.ROUTE_ALIGNMENT))
+        assert at == len(message), "bytes behind the last address"
+        return found
+
+    # --- the rest of the system ---
+
+    def geteuid(self):
+        return self.uid
+
+    def getegid(self):
+        return self.uid
+
+    def getpid(self):
+        return self.PID
+
+    def show_if_freenameindex(self, names):
+        return ()
+
+    def if_nameindex(self):
+        names = [ctypes.create_string_buffer(name.encode()) for name in self.interfaces]
+        entries = [
+            struct.pack("@I4xP", interface.index, ctypes.addressof(name))
+            for interface, name in zip(self.interfaces.values(), names, strict=True)
+        ]
+        table = b"".join(entries) + bytes(16)
+        memory = ctypes.create_string_buffer(table, len(table))
+        self.lists[ctypes.addressof(memory)] = [memory, names]
+        return ctypes.addressof(memory)
+
+    def if_freenameindex(self, names):
+        del self.lists[names]
+        return 0
+
+    # --- device nodes ---
+
+    def show_stat(self, path, result):
+        return (path,)
+
+    def show_fstat(self, descriptor, result):
+        return (descriptor,)
+
+    def stat(self, path, result):
+        if path not in self.nodes:
+            raise Refusal("ENOENT")
+        return self.put_stat(result, self.nodes[path])
+
+    def fstat(self, descriptor, result):
+        return self.put_stat(result, self.device_number(self.behind(descriptor).name))
+
+    def put_stat(self, result, device):
+        numbers = self.numbers
+        data = bytearray(numbers["sizeof(struct stat)"])
+        for name, kind, value in (("st_mode", "mode_t", 0o020600), ("st_rdev", "dev_t", device)):
+            at, size = numbers[f"offsetof(struct stat, {name})"], numbers[f"sizeof({kind})"]
+            data[at : at + size] = value.to_bytes(size, "little")
+        put(result, bytes(data))
+        return 0
+
+    def mknod(self, path, mode, device):
+        assert mode & 0o170000 == 0o020000, "no character device"
+        if self.uid:
+            raise Refusal("EPERM")
+        self.nodes[path] = device & 0xFFFFFFFF
+        return 0
+
+    def devname(self, device, mode):
+        assert mode == 0o020000
+        self.name = ctypes.create_string_buffer(self.name_of(device & 0xFFFFFFFF).encode())
+        return ctypes.addressof(self.name)
+
+    def device_number(self, name):
+        """makedev(3) of an interface's node."""
+        kind = name.rstrip("0123456789")
+        return self.makedev(self.MAJORS[kind], int(name[len(kind) :]))
+
+    def name_of(self, device):
+        for kind, major in self.MAJORS.items():
+            for unit in range(1000):
+                if self.makedev(major, unit) == device:
+                    return f"{kind}{unit}"
+        raise Refusal("ENXIO")
 
 
 def read_sockaddr(data):
@@ -291,6 +454,9 @@ class FreeBSD(BSD):
     """sys/net/if_tuntap.c of FreeBSD 13 to 15."""
 
     AF_INET6 = 28
+    ROUTE = wire.Layout(
+        "=HBBH2xiiiiiiQ112x", "msglen version type index flags addrs pid seq errno fmask inits"
+    )
     ND6 = 72  # struct in6_ndireq: a name and a struct nd_ifinfo
     ND6_FLAGS = 16 + 5 * 4
     REQUESTS: ClassVar = requests_of(
@@ -303,6 +469,7 @@ class FreeBSD(BSD):
         SIOCAIFADDR_IN6=request(IN, "i", 27, 136),
         SIOCGIFINFO_IN6=request(IN | OUT, "i", 108, 72),
         SIOCSIFINFO_IN6=request(IN | OUT, "i", 109, 72),
+        SIOCSIFINFO_FLAGS=request(IN | OUT, "i", 87, 72),
         SIOCIFCREATE=request(IN | OUT, "i", 122, 32),
         SIOCIFCREATE2=request(IN | OUT, "i", 124, 32),
         SIOCGIFGROUP=request(IN | OUT, "i", 136, 40),
@@ -314,25 +481,29 @@ class FreeBSD(BSD):
         TUNSTRANSIENT=request(IN, "t", 98, 4),
         TUNGTRANSIENT=request(OUT, "t", 99, 4),
     )
-    COUNTERS = (
+    COUNTERS = wire.Layout(
         "=BBBBBBHIIQ" + 12 * "Q" + "QQ16x",
-        [
-            "type", "physical", "addrlen", "hdrlen", "link_state", "vhid", "datalen", "mtu", "metric", "baudrate",
-            "ipackets", "ierrors", "opackets", "oerrors", "collisions", "ibytes", "obytes", "imcasts", "omcasts",
-            "iqdrops", "oqdrops", "noproto", "hwassist", "epoch",
-        ],
-    )  # fmt: skip
+        "type physical addrlen hdrlen link_state vhid datalen mtu metric baudrate ipackets "
+        "ierrors opackets oerrors collisions ibytes obytes imcasts omcasts iqdrops oqdrops "
+        "noproto hwassist epoch",
+    )
 
     def reset(self):
         super().reset()
         self.transient = {}  # descriptor: whether close removes the interface
         self.has_transient = True  # since 14
+        self.has_driver = True
         self.nd6 = {}  # flags of neighbour discovery by name of the interface
 
     def device(self, path):
+        """Nodes come and go with interfaces; one that is not there is made when it is opened, by root."""
         name = path.removeprefix("/dev/")
         kind = name.rstrip("0123456789")
-        if not path.startswith("/dev/") or kind not in ("tun", "tap"):
+        if (
+            not path.startswith("/dev/")
+            or self.uid
+            or (name not in self.interfaces and kind not in ("tun", "tap"))
+        ):
             raise Refusal("ENOENT")
         if name == kind:
             name = next(n for n in (f"{kind}{i}" for i in range(32768)) if self.is_free(n))
@@ -358,11 +529,28 @@ class FreeBSD(BSD):
                     del self.interfaces[interface.name]
         return super().close(descriptor)
 
+    def SIOCIFCREATE(self, _, data):
+        """A name without a unit gets the lowest that is free."""
+        name = unpack_name(data)
+        kind = name.rstrip("0123456789")
+        if kind not in ("tun", "tap") or not self.has_driver:
+            raise Refusal("EINVAL")
+        if name == kind:
+            name = next(n for n in (f"{kind}{i}" for i in range(32768)) if n not in self.interfaces)
+        elif name in self.interfaces:
+            raise Refusal("EEXIST")
+        self.make(name)
+        return pack_name(name) + data[16:]
+
+    def kldload(self, name):
+        self.has_driver = self.has_driver or name == "if_tuntap"
+        return 1
+
     def TUNSIFHEAD(self, descriptor, data):
-        (self.behind(descriptor).head,) = struct.unpack("i", data)
+        (self.behind(descriptor, "tun").head,) = struct.unpack("i", data)
 
     def TUNGIFHEAD(self, descriptor, _):
-        return struct.pack("i", self.behind(descriptor).head)
+        return struct.pack("i", self.behind(descriptor, "tun").head)
 
     def TUNSIFMODE(self, descriptor, data):
         interface = self.behind(descriptor)
@@ -398,7 +586,7 @@ class FreeBSD(BSD):
         flags = self.nd6.get(name, 0x21)
         return data[: self.ND6_FLAGS] + struct.pack("I", flags) + data[self.ND6_FLAGS + 4 :]
 
-    def SIOCSIFINFO_IN6(self, _, data):
+    def SIOCSIFINFO_FLAGS(self, _, data):
         (self.nd6[self.named(data).name],) = struct.unpack_from("I", data, self.ND6_FLAGS)
 
     def read_parts(self, descriptor, pieces):
@@ -420,6 +608,10 @@ class OpenBSD(BSD):
     """sys/net/if_tun.c of OpenBSD 7, which has both drivers."""
 
     AF_INET6 = 24
+    ROUTE = wire.Layout(
+        "=HBBHHHBBiiiiiiI56x",
+        "msglen version type hdrlen index tableid priority mpls addrs flags fmask pid seq errno inits",
+    )
     REQUESTS: ClassVar = requests_of(
         32,
         SIOCGIFMTU=request(IN | OUT, "i", 126, 32),
@@ -434,24 +626,28 @@ class OpenBSD(BSD):
         TUNGIFINFO=request(OUT, "t", 92, 12),
         TUNSIFMODE=request(IN, "t", 93, 4),
     )
-    COUNTERS = (
+    COUNTERS = wire.Layout(
         "=BBBBIIIQ" + 12 * "Q" + "I4x16x",
-        [
-            "type", "addrlen", "hdrlen", "link_state", "mtu", "metric", "rdomain", "baudrate",
-            "ipackets", "ierrors", "opackets", "oerrors", "collisions", "ibytes", "obytes", "imcasts", "omcasts",
-            "iqdrops", "oqdrops", "noproto", "capabilities",
-        ],
-    )  # fmt: skip
+        "type addrlen hdrlen link_state mtu metric rdomain baudrate ipackets ierrors opackets "
+        "oerrors collisions ibytes obytes imcasts omcasts iqdrops oqdrops noproto capabilities",
+    )
 
     def reset(self):
         super().reset()
-        self.nodes = {f"/dev/{kind}{i}" for kind in ("tun", "tap") for i in range(4)}  # what MAKEDEV makes
+        for kind in ("tun", "tap"):  # what MAKEDEV makes
+            self.nodes.update({f"/dev/{kind}{i}": self.device_number(f"{kind}{i}") for i in range(4)})
         self.cloned = set()  # names of interfaces that opening made, and that closing removes
+
+    @staticmethod
+    def makedev(major, minor):
+        return major << 8 | minor & 0xFF | (minor & 0xFFFF00) << 8
 
     def device(self, path):
         if path not in self.nodes:
             raise Refusal("ENOENT")
-        name = path.removeprefix("/dev/")
+        if self.uid:
+            raise Refusal("EACCES")
+        name = self.name_of(self.nodes[path])
         interface = self.interfaces.get(name)
         if interface is None:
             interface = self.make(name)
@@ -487,6 +683,10 @@ class NetBSD(BSD):
     """sys/net/if_tun.c and if_tap.c of NetBSD 9 and 10."""
 
     AF_INET6 = 24
+    ROUTE_VERSION = 4
+    ROUTE = wire.Layout(
+        "=HBBH2xiiiiiii4x80x", "msglen version type index flags addrs pid seq errno use inits"
+    )
     IFREQ = 144  # the union holds a struct sockaddr_storage
     REQUESTS: ClassVar = requests_of(
         144,
@@ -499,32 +699,41 @@ class NetBSD(BSD):
         SIOCGLIFADDR=request(IN | OUT, "i", 29, 280),
         SIOCDLIFADDR=request(IN, "i", 30, 280),
         SIOCSIFPHYADDR=request(IN, "i", 70, 64),
+        SIOCGIFINFO_IN6=request(IN | OUT, "i", 113, 32),
+        SIOCSIFINFO_IN6=request(IN | OUT, "i", 114, 32),
+        SIOCSIFINFO_FLAGS=request(IN | OUT, "i", 115, 32),
         TUNSIFHEAD=request(IN, "t", 66, 4),
         TUNGIFHEAD=request(OUT, "t", 65, 4),
         TUNSIFMODE=request(IN, "t", 88, 4),
         TAPGIFNAME=request(OUT, "e", 0, 144),
     )
-    COUNTERS = (
+    COUNTERS = wire.Layout(
         "=BBBxiQQQ" + 11 * "Q" + "16x",
-        [
-            "type", "addrlen", "hdrlen", "link_state", "mtu", "metric", "baudrate",
-            "ipackets", "ierrors", "opackets", "oerrors", "collisions", "ibytes", "obytes", "imcasts", "omcasts",
-            "iqdrops", "noproto",
-        ],
-    )  # fmt: skip
+        "type addrlen hdrlen link_state mtu metric baudrate ipackets ierrors opackets oerrors "
+        "collisions ibytes obytes imcasts omcasts iqdrops noproto",
+    )
 
     def reset(self):
         super().reset()
-        self.nodes = {"/dev/tap", *(f"/dev/{kind}{i}" for kind in ("tun", "tap") for i in range(4))}
+        for kind in ("tun", "tap"):
+            self.nodes.update({f"/dev/{kind}{i}": self.device_number(f"{kind}{i}") for i in range(4)})
+        self.nodes["/dev/tap"] = self.makedev(self.MAJORS["tap"], 0xFFFFF)
         self.cloned = set()  # interfaces that go when their device is closed
+
+    @staticmethod
+    def makedev(major, minor):
+        return major << 8 & 0xFFF00 | minor << 12 & 0xFFF00000 | minor & 0xFF
 
     def device(self, path):
         if path not in self.nodes:
             raise Refusal("ENOENT")
-        name = path.removeprefix("/dev/")
-        is_clone = name == "tap"
+        if self.uid:
+            raise Refusal("EACCES")
+        is_clone = path == "/dev/tap"
         if is_clone:
             name = next(n for n in (f"tap{i}" for i in range(1000)) if n not in self.interfaces)
+        else:
+            name = self.name_of(self.nodes[path])
         if name not in self.interfaces and name.startswith("tap") and not is_clone:
             raise Refusal("ENXIO")  # made by SIOCIFCREATE alone
         interface = self.interfaces.get(name)

@@ -50,11 +50,12 @@ VECTOR = struct.Struct("@PN")  # struct iovec
 POLLED = struct.Struct("@ihh")  # struct pollfd
 
 # Macros whose values the plumbing needs; the requests are each system's own and stand in the tests.
-HEADERS = ["sys/types.h", "sys/socket.h", "fcntl.h"]
+HEADERS = ["sys/types.h", "sys/socket.h", "sys/stat.h", "fcntl.h", "unistd.h"]
 NAMES = [
     "AF_INET", "AF_INET6", "AF_LINK", "AF_ROUTE", "FD_CLOEXEC", "F_GETFD", "F_GETFL", "F_SETFD", "F_SETFL",
     "MSG_DONTWAIT", "MSG_NOSIGNAL", "O_CLOEXEC", "O_NONBLOCK", "O_RDWR", "SOCK_DGRAM", "SOCK_RAW",
-    "SOCK_SEQPACKET", "SOCK_STREAM", "SOL_SOCKET", "SO_TYPE",
+    "SOCK_SEQPACKET", "SOCK_STREAM", "SOL_SOCKET", "SO_TYPE", "sizeof(struct stat)",
+    "offsetof(struct stat, st_mode)", "sizeof(mode_t)", "offsetof(struct stat, st_rdev)", "sizeof(dev_t)",
 ]  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 import struct
 from typing import ClassVar
 
+import wire
 from fake_bsd import BSD, MULTICAST, POINTOPOINT, RUNNING, requests_of
 from fake_kernel import SIGNATURES, Refusal, put, take
 from wire import IN, OUT, request
@@ -20,6 +21,8 @@ class MacOS(BSD):
     """Interfaces live as long as the socket they came by."""
 
     AF_INET6 = 30
+    ROUTE = wire.Layout("=HBBH2xiiiiiiI56x", "msglen version type index flags addrs pid seq errno use inits")
+    ROUTE_ALIGNMENT = 4
     REQUESTS: ClassVar = requests_of(
         32,
         SIOCGIFMTU=request(IN | OUT, "i", 51, 32),
@@ -29,15 +32,12 @@ class MacOS(BSD):
         SIOCAIFADDR_IN6=request(IN, "i", 26, 128),
         CTLIOCGINFO=request(IN | OUT, "N", 3, 100),
     )
-    COUNTERS = (
+    COUNTERS = wire.Layout(
         "=BBBBBBBBIII" + 13 * "I" + "8xIIII",
-        [
-            "type", "typelen", "physical", "addrlen", "hdrlen", "recvquota", "xmitquota", "unused1", "mtu", "metric",
-            "baudrate", "ipackets", "ierrors", "opackets", "oerrors", "collisions", "ibytes", "obytes", "imcasts",
-            "omcasts", "iqdrops", "noproto", "recvtiming", "xmittiming", "unused2", "hwassist", "reserved1",
-            "reserved2",
-        ],
-    )  # fmt: skip
+        "type typelen physical addrlen hdrlen recvquota xmitquota unused1 mtu metric baudrate "
+        "ipackets ierrors opackets oerrors collisions ibytes obytes imcasts omcasts iqdrops "
+        "noproto recvtiming xmittiming unused2 hwassist reserved1 reserved2",
+    )
 
     def reset(self):
         super().reset()

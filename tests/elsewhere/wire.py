@@ -67,3 +67,43 @@ def in6_aliasreq(name, family, address, peer, prefix, flags, scope=0, tail=b""):
     lifetime = struct.pack("qqII", 0, 0, 0xFFFFFFFF, 0xFFFFFFFF)
     packed = pack_name(name) + sockaddr_in6(address, family, scope) + far + mask + struct.pack("i", flags)
     return packed + lifetime + tail
+
+
+def padded(data, alignment):
+    """An address in a message of the routing socket; an empty one takes a word, too."""
+    return data.ljust(-(-max(len(data), 1) // alignment) * alignment, b"\0")
+
+
+class Layout:
+    """A structure as a format and the names of its fields."""
+
+    def __init__(self, layout, names):
+        self.struct = struct.Struct(layout)
+        self.names = names.split()
+        self.size = self.struct.size
+
+    def pack(self, **values):
+        data = self.struct.pack(*(values.pop(name, 0) for name in self.names))
+        assert not values, values
+        return data
+
+    def unpack(self, data):
+        return dict(zip(self.names, self.struct.unpack_from(data), strict=True))
+
+    def offset(self, name):
+        """Where a field is, found by filling it."""
+        return self.pack(**{name: 1}).index(1)
+
+
+# net/route.h
+RTM_ADD, RTM_DELETE, RTM_GET = 1, 2, 4
+RTA_DST, RTA_GATEWAY, RTA_NETMASK, RTA_IFP, RTA_IFA = 1, 2, 4, 0x10, 0x20
+RTF_UP, RTF_GATEWAY, RTF_HOST, RTF_STATIC = 1, 2, 4, 0x800
+
+
+def route_message(layout, version, alignment, addresses, **fields):
+    """A message of the routing socket: its header (`layout`), and addresses behind it."""
+    body = b"".join(padded(address, alignment) for address in addresses)
+    if "hdrlen" in layout.names:
+        fields["hdrlen"] = layout.size
+    return layout.pack(msglen=layout.size + len(body), version=version, **fields) + body
