@@ -116,6 +116,10 @@ class BSD(Kernel):
         self.interfaces[name] = interface
         return interface
 
+    def is_free(self, name):
+        """Whether an interface is not open, or not there."""
+        return name not in self.interfaces or self.interfaces[name].device is None
+
     def named(self, data):
         interface = self.interfaces.get(unpack_name(data))
         if interface is None:
@@ -214,7 +218,7 @@ class BSD(Kernel):
 
     def SIOCIFDESTROY(self, _, data):
         interface = self.named(data)
-        assert interface.device is None, f"sleeps until {interface.name} is closed"
+        assert self.is_free(interface.name), f"sleeps until {interface.name} is closed"
         del self.interfaces[interface.name]
 
     # --- getifaddrs ---
@@ -490,6 +494,8 @@ class FreeBSD(BSD):
 
     def reset(self):
         super().reset()
+        self.high_flags = 0
+        self.held = set()  # names of interfaces that another process has open as well
         self.transient = {}  # descriptor: whether close removes the interface
         self.has_transient = True  # since 14
         self.has_driver = True
@@ -516,7 +522,8 @@ class FreeBSD(BSD):
         return ours, theirs
 
     def is_free(self, name):
-        return name not in self.interfaces or self.interfaces[name].device is None
+        is_open = name in self.interfaces and self.interfaces[name].device is not None
+        return not is_open and name not in self.held
 
     def close(self, descriptor):
         """Addresses go, the interface stays until somebody destroys it."""
@@ -528,6 +535,10 @@ class FreeBSD(BSD):
                 if self.transient.pop(descriptor, 0):
                     del self.interfaces[interface.name]
         return super().close(descriptor)
+
+    def SIOCGIFFLAGS(self, _, data):
+        """Thirty-two bits in two halves."""
+        return self.answer_ifreq(data, struct.pack("HH", self.named(data).flags, self.high_flags))
 
     def SIOCIFCREATE(self, _, data):
         """A name without a unit gets the lowest that is free."""

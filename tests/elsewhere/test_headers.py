@@ -85,7 +85,8 @@ def test_messages_of_the_routing_socket(system, ask):
         "sizeof(struct rt_msghdr)": layout.size, "RTM_VERSION": SYSTEMS[system][0].ROUTE_VERSION,
         "RTM_ADD": wire.RTM_ADD, "RTM_DELETE": wire.RTM_DELETE, "RTM_GET": wire.RTM_GET,
         "RTA_DST": wire.RTA_DST, "RTA_GATEWAY": wire.RTA_GATEWAY, "RTA_NETMASK": wire.RTA_NETMASK,
-        "RTF_UP": wire.RTF_UP, "RTF_HOST": wire.RTF_HOST, "RTF_STATIC": wire.RTF_STATIC, "RTF_GATEWAY": wire.RTF_GATEWAY,
+        "RTF_UP": wire.RTF_UP, "RTF_HOST": wire.RTF_HOST, "RTF_STATIC": wire.RTF_STATIC,
+        "RTF_GATEWAY": wire.RTF_GATEWAY,
     }  # fmt: skip
     assert ask(list(expected)) == expected
 
