@@ -29,14 +29,15 @@ import tuntap
 
 ROOT = Path(__file__).resolve().parents[2]
 HOST = "x86_64-linux-gnu"
+DEFINES = ["-D_GNU_SOURCE=1", "-D_BSD_SOURCE=1"]
 
 # What each system calls the function that tells where errno is.
 ERRNO_LOCATION = {"freebsd": "__error", "macos": "__error", "netbsd": "__errno", "openbsd": "__errno"}
 
 # Functions that touch nothing but memory: those of this machine do.
 PURE = {
-    "free", "malloc", "memchr", "memcmp", "memcpy", "memmove", "memset", "realloc", "snprintf", "strchr",
-    "strcmp", "strlen", "strncmp", "strncpy", "strnlen", "strtol", "strtoul",
+    "bcmp", "free", "malloc", "memchr", "memcmp", "memcpy", "memmove", "memset", "realloc", "snprintf", "strchr",
+    "strcmp", "strcspn", "strlen", "strncmp", "strncpy", "strnlen", "strspn", "strtol", "strtoul",
 }  # fmt: skip
 
 # Functions that this machine's C library may not have.
@@ -238,7 +239,7 @@ def build(system, known, folder, cache):
 
     target = f"x86_64-{system}"
     core = translate(f"tuntap/_os/{tools.TARGETS[target]}.pyx", cache)
-    compile_for(system, core, folder / "core.o", "-D_GNU_SOURCE=1", *tools.python_headers(folder, target))
+    compile_for(system, core, folder / "core.o", *DEFINES, *tools.python_headers(folder, target))
     wanted = {name for name in undefined(folder / "core.o") if not re.match("_?Py", name)}
     wanted -= {ERRNO_LOCATION[system], *PURE, *EXTRA}
     calls = sorted(wanted)

@@ -28,6 +28,7 @@ from wire import (
 SIGNATURES.update(
     devname="li", freeifaddrs="p", fstat="ip", getegid="", geteuid="", getifaddrs="p", getpid="",
     if_freenameindex="p", if_indextoname="ip", if_nameindex="", if_nametoindex="s", kldload="s", mknod="sil",
+    modfind="s",
     stat="sp",
 )  # fmt: skip
 FAILED.update(devname=0, if_indextoname=0, if_nameindex=0, if_nametoindex=0)
@@ -552,6 +553,20 @@ class FreeBSD(BSD):
             raise Refusal("EEXIST")
         self.make(name)
         return pack_name(name) + data[16:]
+
+    def SIOCGIFGROUP(self, _, data):
+        """The groups of an interface, each 16 bytes, where the request points to."""
+        groups = [b"all", self.named(data).kind.encode()]
+        room, pointer = struct.unpack_from("I4xP", data, 16)
+        found = b"".join(group.ljust(16, b"\0") for group in groups)
+        if pointer:
+            put(pointer, found[:room])
+        return data[:16] + struct.pack("I", len(found)) + data[20:]
+
+    def modfind(self, name):
+        if name != "if_tuntap" or not self.has_driver:
+            raise Refusal("ENOENT")
+        return 1
 
     def kldload(self, name):
         self.has_driver = self.has_driver or name == "if_tuntap"

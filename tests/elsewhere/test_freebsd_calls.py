@@ -8,6 +8,8 @@ from wire import ifreq
 
 ON = struct.pack("i", 1)
 OFF = struct.pack("i", 0)
+TUN_DOWN = struct.pack("H", 0x8050)  # RUNNING, POINTOPOINT, MULTICAST
+TAP_DOWN = struct.pack("H", 0x8842)  # RUNNING, BROADCAST, SIMPLEX, MULTICAST
 OPEN = 0x2 | 0x4 | 0x100000  # O_RDWR | O_NONBLOCK | O_CLOEXEC, fcntl.h
 
 
@@ -30,6 +32,7 @@ def test_a_tun_of_any_name(kernel):
             ("open", "/dev/tun0", OPEN),
             ("TUNSIFHEAD", ON),
             ("TUNSTRANSIENT", ON),
+            ("SIOCSIFFLAGS", ifreq("tun0", TUN_DOWN)),
         ]
     assert kernel.told() == []  # the interface goes with its descriptor
     assert kernel.interfaces == {}
@@ -51,6 +54,7 @@ def test_a_tun_of_the_drivers_name(kernel):
             ("open", "/dev/tun5", OPEN),
             ("TUNSIFHEAD", ON),
             ("TUNSTRANSIENT", ON),
+            ("SIOCSIFFLAGS", ifreq("tun5", TUN_DOWN)),
         ]
 
 
@@ -61,6 +65,7 @@ def test_a_tap(kernel):
             ("SIOCIFCREATE", ifreq("tap")),
             ("open", "/dev/tap0", OPEN),
             ("TUNSTRANSIENT", ON),
+            ("SIOCSIFFLAGS", ifreq("tap0", TAP_DOWN)),
         ]
     assert kernel.interfaces == {}
 
@@ -69,13 +74,14 @@ def test_a_name_of_ones_own(kernel):
     """Made under the name of the driver, and renamed: the new name lies where the request points to."""
     with kernel.tuntap.Tun("vpn0", up=False) as tun:
         assert tun.name == "vpn0"
-        created, opened, renamed, head, transient = kernel.told()
+        created, opened, renamed, head, transient, flags = kernel.told()
     assert created == ("SIOCIFCREATE", ifreq("tun"))
     assert opened == ("open", "/dev/tun0", OPEN)
     assert renamed[0] == "SIOCSIFNAME"
     assert renamed[1][:16] == b"tun0".ljust(16, b"\0")
     assert head == ("TUNSIFHEAD", ON)
     assert transient == ("TUNSTRANSIENT", ON)
+    assert flags == ("SIOCSIFFLAGS", ifreq("vpn0", TUN_DOWN))
     assert kernel.interfaces == {}
 
 
