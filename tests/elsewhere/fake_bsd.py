@@ -71,6 +71,7 @@ class BSD(Kernel):
     AF_LINK = 18
     AF_INET6: int
     COUNTERS: wire.Layout  # struct if_data
+    ND6_FLAGS: int  # where the flags are in a struct in6_ndireq
     ROUTE: wire.Layout  # struct rt_msghdr
     ROUTE_VERSION = 5
     ROUTE_ALIGNMENT = 8
@@ -87,6 +88,12 @@ class BSD(Kernel):
         self.route_numbers = set()  # descriptors that were one
         self.nodes = {}  # path: device number
         self.uid = 0
+        self.families = {2, self.AF_INET6}  # of sockets for configuration
+        self.address_brings_up = False
+        self.routes_subnets = False  # of a broadcast link, by itself
+        self.cuts_masks = False
+        self.nd6_rest = b""  # what else the structure holds
+        self.nd6 = {}  # flags of neighbour discovery, by the name of the interface
 
     def told(self):
         """What the kernel was told since the last time, not what it was asked.
@@ -191,7 +198,18 @@ class BSD(Kernel):
         ip, other, mask = (read_sockaddr(data[at : at + 16]) for at in (16, 32, 48))
         assert ip
         assert mask
-        interface.addresses.append(Address(ip, prefix_of(mask), other))
+        if interface.flags & POINTOPOINT and not other:
+            raise Refusal("EDESTADDRREQ")
+        self.add(interface.name, ip, prefix_of(mask), other)
+
+    def add(self, name, ip, prefix, other=None, flags=0):
+        interface = self.interfaces[name]
+        interface.addresses.append(Address(ip, prefix, other, flags))
+        if self.address_brings_up:
+            interface.flags |= UP
+        if self.routes_subnets and interface.flags & BROADCAST:
+            subnet = ipaddress.ip_network(f"{ip}/{prefix}", strict=False)
+            self.routes[str(subnet.network_address), prefix] = interface.index
 
     def SIOCDIFADDR(self, descriptor, data):
         assert self.sockets[descriptor][0] == 2, "the request of IPv4 came by another socket"
@@ -204,7 +222,9 @@ class BSD(Kernel):
         (flags,) = struct.unpack_from("i", data, 100)
         assert ip
         assert mask
-        interface.addresses.append(Address(ip, prefix_of(mask), other, flags))
+        if other and prefix_of(mask) != 128:
+            raise Refusal("EINVAL")
+        self.add(interface.name, ip, prefix_of(mask), other, flags)
 
     def SIOCDIFADDR_IN6(self, descriptor, data):
         assert self.sockets[descriptor][0] == self.AF_INET6, "the request of IPv6 came by another socket"
@@ -221,6 +241,17 @@ class BSD(Kernel):
         interface = self.named(data)
         assert self.is_free(interface.name), f"sleeps until {interface.name} is closed"
         del self.interfaces[interface.name]
+
+    # --- neighbour discovery: struct in6_ndireq, a name and a struct nd_ifinfo ---
+
+    def SIOCGIFINFO_IN6(self, _, data):
+        name = self.named(data).name
+        flags = self.nd6.get(name, 0x21)  # PERFORMNUD, AUTO_LINKLOCAL
+        data = (data[:16] + self.nd6_rest).ljust(len(data), b"\0")
+        return data[: self.ND6_FLAGS] + struct.pack("I", flags) + data[self.ND6_FLAGS + 4 :]
+
+    def SIOCSIFINFO_FLAGS(self, _, data):
+        (self.nd6[self.named(data).name],) = struct.unpack_from("I", data, self.ND6_FLAGS)
 
     # --- getifaddrs ---
 
@@ -246,7 +277,11 @@ class BSD(Kernel):
     def sockaddrs(self, interface, address):
         if ":" not in address.ip:
             other = sockaddr_in(address.other) if address.other else b""
-            return sockaddr_in(address.ip), sockaddr_in(netmask(address.prefix, 32)), other
+            mask = sockaddr_in(netmask(address.prefix, 32))
+            if self.cuts_masks:  # to the bytes up to the last that is not zero; those behind are others'
+                size = 4 + -(-address.prefix // 8)
+                mask = bytes([size]) + mask[1:size] + b"\xff" * 16
+            return sockaddr_in(address.ip), mask, other
         other = sockaddr_in6(address.other, self.AF_INET6) if address.other else b""
         mask = sockaddr_in6(netmask(address.prefix, 128), self.AF_INET6)
         return sockaddr_in6(address.ip, self.AF_INET6, interface.index), mask, other
@@ -283,6 +318,8 @@ class BSD(Kernel):
 
     def socket(self, family, kind, protocol):
         if self.family_of(family) != "AF_ROUTE":
+            if family not in self.families | {self.AF_LINK}:
+                raise Refusal("EAFNOSUPPORT")
             return super().socket(family, kind, protocol)
         ours, theirs = self.pair()
         self.sockets[theirs] = (family, kind, protocol)
@@ -462,7 +499,6 @@ class FreeBSD(BSD):
     ROUTE = wire.Layout(
         "=HBBH2xiiiiiiQ112x", "msglen version type index flags addrs pid seq errno fmask inits"
     )
-    ND6 = 72  # struct in6_ndireq: a name and a struct nd_ifinfo
     ND6_FLAGS = 16 + 5 * 4
     REQUESTS: ClassVar = requests_of(
         32,
@@ -500,7 +536,6 @@ class FreeBSD(BSD):
         self.transient = {}  # descriptor: whether close removes the interface
         self.has_transient = True  # since 14
         self.has_driver = True
-        self.nd6 = {}  # flags of neighbour discovery by name of the interface
 
     def device(self, path):
         """Nodes come and go with interfaces; one that is not there is made when it is opened, by root."""
@@ -607,14 +642,6 @@ class FreeBSD(BSD):
         interface.name = name
         self.interfaces[name] = interface
 
-    def SIOCGIFINFO_IN6(self, _, data):
-        name = self.named(data).name
-        flags = self.nd6.get(name, 0x21)
-        return data[: self.ND6_FLAGS] + struct.pack("I", flags) + data[self.ND6_FLAGS + 4 :]
-
-    def SIOCSIFINFO_FLAGS(self, _, data):
-        (self.nd6[self.named(data).name],) = struct.unpack_from("I", data, self.ND6_FLAGS)
-
     def read_parts(self, descriptor, pieces):
         self.refuse_down(descriptor, "EHOSTDOWN")
         return super().read_parts(descriptor, pieces)
@@ -713,6 +740,7 @@ class NetBSD(BSD):
     ROUTE = wire.Layout(
         "=HBBH2xiiiiiii4x80x", "msglen version type index flags addrs pid seq errno use inits"
     )
+    ND6_FLAGS = 16 + 3 * 4
     IFREQ = 144  # the union holds a struct sockaddr_storage
     REQUESTS: ClassVar = requests_of(
         144,
@@ -785,6 +813,15 @@ class NetBSD(BSD):
 
     def TUNSIFHEAD(self, descriptor, data):
         (self.behind(descriptor).head,) = struct.unpack("i", data)
+
+    def SIOCALIFADDR(self, descriptor, data):
+        """The MAC address, in a struct sockaddr_dl behind the name of no bytes."""
+        assert self.sockets[descriptor][0] == self.AF_LINK
+        size, family, _, _, named, length = struct.unpack_from("BBHBBB", data, 24)
+        assert family == self.AF_LINK
+        if length != 6 or size < 8 + named + length:
+            raise Refusal("EINVAL")
+        self.named(data).mac = data[32 + named : 38 + named]
 
     def TAPGIFNAME(self, descriptor, _):
         return struct.pack("16s128x", self.behind(descriptor).name.encode())

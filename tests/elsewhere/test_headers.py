@@ -53,6 +53,7 @@ def test_structures(system, ask):
         "sizeof(struct in6_aliasreq)": len(alias6),
         "sizeof(struct sockaddr_in)": len(wire.sockaddr_in("10.0.0.1")),
         "sizeof(struct sockaddr_in6)": len(wire.sockaddr_in6("fd00::1", kernel.AF_INET6)),
+        "sizeof(struct sockaddr_dl)": {"freebsd": 54, "openbsd": 32, "netbsd": 32}[system],
         "sizeof(struct if_data)": kernel.COUNTERS.size,
         "sizeof(struct ifaddrs)": 64 if system == "netbsd" else 56,
         "sizeof(struct in6_ifreq)": 288,
@@ -75,6 +76,8 @@ def test_structures(system, ask):
         "offsetof(struct sockaddr_dl, sdl_type)": 4,
         "offsetof(struct sockaddr_dl, sdl_data)": 8,
     }
+    if system != "openbsd":
+        expected["offsetof(struct in6_ndireq, ndi.flags)"] = kernel.ND6_FLAGS
     assert ask(list(expected)) == expected
 
 
