@@ -18,12 +18,19 @@ def elsewhere(tmp_path_factory, pytestconfig):
     except crossbuild.Unavailable as reason:
         pytest.skip(str(reason))
     found = {}
+    broken = {}
 
     def get(system, kernel):
-        if (system, kernel) not in found:
-            folder = tmp_path_factory.mktemp(system)
+        key = system, kernel
+        if key in broken:
+            pytest.fail(broken[key])
+        if key not in found:
             cache = pytestconfig.cache.mkdir("elsewhere")
-            found[system, kernel] = crossbuild.Elsewhere(system, kernel, folder, cache)
-        return found[system, kernel]
+            try:
+                found[key] = crossbuild.Elsewhere(*key, tmp_path_factory.mktemp(system), cache)
+            except RuntimeError as error:
+                broken[key] = f"the package for {system} cannot be built: {error}"
+                raise
+        return found[key]
 
     return get

@@ -230,7 +230,7 @@ def build(system, known, folder, cache):
 
     # The joint compares the errors of the core with numbers, which are the other system's.
     headers = tools.python_headers(folder, HOST)
-    for module in ("_core", "_offload"):
+    for module in ("_core", "_offload", "_turns"):
         source = translate(f"tuntap/{module}.pyx", cache)
         zig(
             "-target", HOST, "-shared", "-fPIC", "-O0", "-D_GNU_SOURCE=1", "-include", folder / "errors.h",

@@ -12,6 +12,7 @@ import os
 import select
 import socket
 import struct
+import time
 from collections import namedtuple
 from typing import ClassVar
 
@@ -27,6 +28,7 @@ SIGNATURES = {
     "fcntl": "iii",
     "getsockopt": "iiipp",
     "ioctl": "ilp",
+    "nanosleep": "pp",
     "open": "sii",
     "pipe": "p",
     "poll": "pii",
@@ -47,6 +49,7 @@ HOST_ERRORS = errno.errorcode | {errno.EAGAIN: "EAGAIN", errno.EOPNOTSUPP: "EOPN
 
 MESSAGE = struct.Struct("@PI4xPi4xPIi")  # struct msghdr of 4.4BSD
 VECTOR = struct.Struct("@PN")  # struct iovec
+PAUSE = struct.Struct("@qq")  # struct timespec
 POLLED = struct.Struct("@ihh")  # struct pollfd
 
 # Macros whose values the plumbing needs; the requests are each system's own and stand in the tests.
@@ -150,6 +153,9 @@ class Kernel:
 
     def show_ioctl(self, descriptor, number, pointer):
         return descriptor, *self.request(number, pointer)
+
+    def show_nanosleep(self, duration, left):
+        return (PAUSE.unpack(take(duration, PAUSE.size)),)
 
     def show_open(self, path, flags, mode):
         return path, flags
@@ -282,6 +288,11 @@ class Kernel:
         for i, (descriptor, events, _) in enumerate(watched):
             put(entries + i * POLLED.size, POLLED.pack(descriptor, events, found.get(descriptor, 0)))
         return len(found)
+
+    def nanosleep(self, duration, left):
+        seconds, nanoseconds = PAUSE.unpack(take(duration, PAUSE.size))
+        time.sleep(seconds + nanoseconds / 1e9)
+        return 0
 
     def ioctl(self, descriptor, number, pointer):
         name, data = self.request(number, pointer)
