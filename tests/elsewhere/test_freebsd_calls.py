@@ -317,10 +317,22 @@ class TestPackets:
                 tun.recv_batch(tun.batch(2), timeout=0.01)
 
     def test_no_buffers(self, kernel, tun):
-        kernel.refuse("writev", "ENOBUFS")
-        with pytest.raises(kernel.tuntap.TunTapError) as caught:
-            tun.send(self.packets(kernel)[0])
-        assert caught.value.errno == kernel.errors["ENOBUFS"]
+        """poll(2) would say that there is room: it sleeps, longer each time, and the packet goes at last."""
+        packet = self.packets(kernel)[0]
+        kernel.refuse("writev", "ENOBUFS", times=3)
+        kernel.taken()
+        tun.send(packet)
+        pauses = [call.arguments[0] for call in kernel.taken() if call.name == "nanosleep"]
+        assert pauses == [(0, 250_000), (0, 500_000), (0, 1_000_000)]
+        assert kernel.wire("tun0").recv(2000) == b"\0\0\0\x02" + packet
+
+    def test_no_buffers_for_the_second_of_a_batch(self, kernel, tun):
+        batch = tun.batch(2)
+        packets = self.packets(kernel)
+        batch.fill(packets)
+        kernel.refuse("writev", "ENOBUFS", after=1)
+        assert tun.send_batch(batch) == 2
+        assert [kernel.wire("tun0").recv(2000)[4:] for _ in packets] == list(packets)
 
     def test_the_interface_is_destroyed(self, kernel, tun):
         kernel.refuse("readv", "ENXIO")
