@@ -36,8 +36,9 @@ ERRNO_LOCATION = {"freebsd": "__error", "macos": "__error", "netbsd": "__errno",
 
 # Functions that touch nothing but memory: those of this machine do.
 PURE = {
-    "bcmp", "free", "malloc", "memchr", "memcmp", "memcpy", "memmove", "memset", "realloc", "snprintf",
-    "strchr", "strcmp", "strcspn", "strlen", "strncmp", "strncpy", "strnlen", "strspn", "strtol", "strtoul",
+    "__memcpy_chk", "__memset_chk", "bcmp", "calloc", "free", "malloc", "memchr", "memcmp", "memcpy",
+    "memmove", "memset", "realloc", "snprintf", "strchr", "strcmp", "strcspn", "strlen", "strncmp",
+    "strncpy", "strnlen", "strspn", "strtol", "strtoul",
 }  # fmt: skip
 
 # Functions that this machine's C library may not have.

@@ -112,6 +112,7 @@ def test_one_that_is_there_is_left_when_it_is_closed(kernel):
     with kernel.tuntap.Tun("tun3") as tun:
         assert kernel.told() == [("open", "/dev/tun3", OPEN), ("TUNSIFHEAD", ON)]
         assert not tun.is_up
+        assert tun.persist
     assert kernel.told() == []
     assert "tun3" in kernel.interfaces
 
@@ -239,13 +240,21 @@ class TestAdopt:
 
     def test_borrowed(self, kernel, descriptor):
         with kernel.tuntap.Tun.from_fd(descriptor, owned=False) as tun:
+            flags = [call.arguments[1:] for call in kernel.taken() if call.arguments[:1] == (descriptor,)]
+            assert flags[0] == (3,)  # F_GETFL, and no F_SETFL
             assert tun.name == "tun7"
+            assert tun.persist
             assert kernel.told() == []
         assert descriptor in kernel.devices
 
     def test_owned(self, kernel, descriptor):
-        with kernel.tuntap.Tun.from_fd(descriptor):
-            assert kernel.told() == [("TUNSIFPID", b"")]
+        with kernel.tuntap.Tun.from_fd(descriptor) as tun:
+            calls = kernel.taken()
+            assert [call.arguments[1] for call in calls if call.name == "ioctl"][-1] == "TUNSIFPID"
+            assert (descriptor, 4, 4) in [call.arguments for call in calls]  # F_SETFL, O_NONBLOCK
+            with pytest.raises(TimeoutError):
+                tun.recv(timeout=0)
+            assert kernel.taken()[0].name == "read"  # which need not ask whether it would wait
         assert "tun7" in kernel.interfaces  # whoever made it says when it goes
         assert descriptor not in kernel.devices
 

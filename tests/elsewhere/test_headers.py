@@ -1,9 +1,11 @@
 """What wire.py and the kernels derive by hand is what the compiler of each system makes of its headers."""
 
 import crossbuild
+import fake_macos
 import pytest
 import wire
 from fake_bsd import FreeBSD, NetBSD, OpenBSD
+from fake_macos import MacOS
 
 COMMON = [
     "sys/types.h", "sys/socket.h", "sys/ioctl.h", "sys/sockio.h", "net/if.h", "net/if_dl.h", "net/if_tun.h",
@@ -14,6 +16,13 @@ SYSTEMS = {
     "openbsd": (OpenBSD, COMMON),
     "netbsd": (NetBSD, [*COMMON, "net/if_tap.h", "netinet6/nd6.h"]),
 }
+
+
+MACOS = [
+    "sys/types.h", "sys/socket.h", "sys/ioctl.h", "sys/sockio.h", "sys/kern_control.h", "sys/sysctl.h",
+    "net/bpf.h", "net/if.h", "net/if_dl.h", "net/if_types.h", "net/if_utun.h", "net/route.h", "netinet/in.h",
+    "ifaddrs.h",
+]  # fmt: skip
 
 
 @pytest.fixture(params=SYSTEMS)
@@ -99,3 +108,44 @@ def test_counters(system, ask):
     names = [name for name in layout.names if name != "epoch"]  # a macro there, into a union
     expected = {f"offsetof(struct if_data, ifi_{name})": layout.offset(name) for name in names}
     assert ask(list(expected)) == expected
+
+
+class TestMacOS:
+    """Of which not every header is at hand: netinet6/in6_var.h and sys/sys_domain.h are missing."""
+
+    @pytest.fixture
+    def ask(self, elsewhere, tmp_path):
+        return lambda names: crossbuild.values("macos", MACOS, names, tmp_path)
+
+    def test_requests(self, ask):
+        table = {name: number for number, name in MacOS.REQUESTS.items()}
+        missing = {"SIOCAIFADDR_IN6", "SIOCDIFADDR_IN6"}
+        known = [name for name in sorted(table) if name not in missing]
+        assert ask(known) == {name: table[name] for name in known}
+
+    def test_numbers(self, ask):
+        expected = {
+            "AF_INET": 2, "AF_INET6": 30, "AF_LINK": 18, "AF_SYSTEM": fake_macos.AF_SYSTEM, "PF_ROUTE": 17,
+            "UTUN_OPT_IFNAME": fake_macos.UTUN_OPT_IFNAME, "SOL_SOCKET": fake_macos.SOL_SOCKET,
+            "UTUN_OPT_MAX_PENDING_PACKETS": fake_macos.UTUN_OPT_MAX_PENDING_PACKETS,
+            "SO_SNDBUF": fake_macos.SO_SNDBUF, "SO_RCVBUF": fake_macos.SO_RCVBUF,
+            "NET_RT_IFLIST2": fake_macos.NET_RT_IFLIST2, "CTL_NET": fake_macos.CTL_NET,
+            "RTM_IFINFO2": fake_macos.RTM_IFINFO2, "RTM_VERSION": MacOS.ROUTE_VERSION,
+            "sizeof(struct sockaddr_ctl)": fake_macos.CONTROL.size, "sizeof(struct ctl_info)": 100,
+            "sizeof(struct sockaddr_dl)": 20, "sizeof(struct ifreq)": 32, "sizeof(struct ifaliasreq)": 64,
+            "sizeof(struct rt_msghdr)": MacOS.ROUTE.size, "sizeof(struct if_data)": MacOS.COUNTERS.size,
+            "sizeof(struct if_data64)": MacOS.COUNTERS64.size, "offsetof(struct if_msghdr2, ifm_data)": 32,
+            "sizeof(struct ifaddrs)": 56, "offsetof(struct sockaddr_ctl, sc_id)": 4,
+            "offsetof(struct sockaddr_ctl, sc_unit)": 8, "offsetof(struct sockaddr_ctl, ss_sysaddr)": 2,
+        }  # fmt: skip
+        assert ask(list(expected)) == expected
+
+    @pytest.mark.parametrize(
+        ("struct", "prefix", "layout"),
+        [("rt_msghdr", "rtm_", MacOS.ROUTE), ("if_data64", "ifi_", MacOS.COUNTERS64)],
+    )
+    def test_fields(self, ask, struct, prefix, layout):
+        expected = {
+            f"offsetof(struct {struct}, {prefix}{name})": layout.offset(name) for name in layout.names
+        }
+        assert ask(list(expected)) == expected
