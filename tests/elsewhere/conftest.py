@@ -8,11 +8,12 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 import crossbuild
+from systems import SYSTEMS
 
 
 @pytest.fixture(scope="session")
 def elsewhere(tmp_path_factory, pytestconfig):
-    """A function that builds the package of a system once: `elsewhere("freebsd", Kernel).running()`."""
+    """A function that builds the package of a system once; `elsewhere("freebsd").running()`."""
     try:
         crossbuild.check()
     except crossbuild.Unavailable as reason:
@@ -20,17 +21,17 @@ def elsewhere(tmp_path_factory, pytestconfig):
     found = {}
     broken = {}
 
-    def get(system, kernel):
-        key = system, kernel
-        if key in broken:
-            pytest.fail(broken[key])
-        if key not in found:
+    def get(system):
+        if system in broken:
+            pytest.fail(broken[system])
+        if system not in found:
             cache = pytestconfig.cache.mkdir("elsewhere")
             try:
-                found[key] = crossbuild.Elsewhere(*key, tmp_path_factory.mktemp(system), cache)
+                folder = tmp_path_factory.mktemp(system)
+                found[system] = crossbuild.Elsewhere(system, SYSTEMS[system], folder, cache)
             except RuntimeError as error:
-                broken[key] = f"the package for {system} cannot be built: {error}"
+                broken[system] = f"the package for {system} cannot be built: {error}"
                 raise
-        return found[key]
+        return found[system]
 
     return get

@@ -5,22 +5,21 @@ import struct
 
 import pytest
 import wire
-from fake_bsd import FreeBSD, NetBSD, OpenBSD
+from systems import BSDS
 from wire import ifaliasreq, ifreq, in6_aliasreq, sockaddr_dl, sockaddr_in, sockaddr_in6
 
-SYSTEMS = {"freebsd": FreeBSD, "openbsd": OpenBSD, "netbsd": NetBSD}
 NODAD = {"freebsd": 0x20, "openbsd": 0, "netbsd": 0x20}  # netinet6/in6_var.h; OpenBSD has no such flag
 BY_INDEX = {"freebsd": 54}  # where a gateway is the link, the bytes of its address (struct sockaddr_dl)
 
 
-@pytest.fixture(params=SYSTEMS)
+@pytest.fixture(params=BSDS)
 def system(request):
     return request.param
 
 
 @pytest.fixture
 def kernel(system, elsewhere):
-    with elsewhere(system, SYSTEMS[system]).running() as kernel:
+    with elsewhere(system).running() as kernel:
         yield kernel
 
 

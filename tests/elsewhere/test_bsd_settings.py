@@ -4,15 +4,14 @@ import struct
 
 import pytest
 import wire
-from fake_bsd import MULTICAST, POINTOPOINT, RUNNING, UP, FreeBSD, NetBSD, OpenBSD
+from fake_bsd import MULTICAST, POINTOPOINT, RUNNING, UP
+from systems import BSDS
 from wire import IN, OUT, ifreq, request
 
-SYSTEMS = {"freebsd": FreeBSD, "openbsd": OpenBSD, "netbsd": NetBSD}
 
-
-@pytest.fixture(params=SYSTEMS)
+@pytest.fixture(params=BSDS)
 def kernel(request, elsewhere):
-    with elsewhere(request.param, SYSTEMS[request.param]).running() as kernel:
+    with elsewhere(request.param).running() as kernel:
         yield kernel
 
 
@@ -98,14 +97,12 @@ def test_requests_of_the_tests_are_those_the_kernel_knows(kernel):
     assert wire.request(IN, "i", 16, kernel.IFREQ) in kernel.REQUESTS
 
 
-@pytest.mark.parametrize(
-    ("system", "kernel_type", "size"), [("freebsd", FreeBSD, 72), ("netbsd", NetBSD, 32)]
-)
-def test_quiet(elsewhere, system, kernel_type, size):
+@pytest.mark.parametrize(("system", "size"), [("freebsd", 72), ("netbsd", 32)])
+def test_quiet(elsewhere, system, size):
     """The flags of neighbour discovery; all else of the structure is handed back as it came."""
     no_dad = 0x100 if system == "freebsd" else 0  # netinet6/nd6.h
     auto_linklocal, nud = 0x20, 0x1
-    with elsewhere(system, SYSTEMS[system]).running() as kernel:
+    with elsewhere(system).running() as kernel:
         kernel.nd6_rest = bytes(range(1, size - 15))
 
         def expected(flags):
@@ -124,7 +121,7 @@ def test_quiet(elsewhere, system, kernel_type, size):
 
 
 def test_quiet_means_nothing_on_openbsd(elsewhere):
-    with elsewhere("openbsd", OpenBSD).running() as kernel:
+    with elsewhere("openbsd").running() as kernel:
         with pytest.raises(kernel.tuntap.UnsupportedError):
             kernel.tuntap.Tun("tun0", quiet=True)
         assert kernel.interfaces == {}

@@ -3,7 +3,7 @@
 import struct
 
 import pytest
-from fake_bsd import UP, FreeBSD
+from fake_bsd import UP
 from wire import ifreq
 
 ON = struct.pack("i", 1)
@@ -15,7 +15,7 @@ OPEN = 0x2 | 0x4 | 0x100000  # O_RDWR | O_NONBLOCK | O_CLOEXEC, fcntl.h
 
 @pytest.fixture
 def kernel(elsewhere):
-    with elsewhere("freebsd", FreeBSD).running() as kernel:
+    with elsewhere("freebsd").running() as kernel:
         yield kernel
 
 

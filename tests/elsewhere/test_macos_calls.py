@@ -4,7 +4,7 @@ import struct
 
 import pytest
 import wire
-from fake_macos import AF_SYSTEM, SO_RCVBUF, SO_SNDBUF, SOL_SOCKET, SYSPROTO_CONTROL, MacOS
+from fake_macos import AF_SYSTEM, SO_RCVBUF, SO_SNDBUF, SOL_SOCKET, SYSPROTO_CONTROL
 from wire import ifaliasreq, ifreq, in6_aliasreq, sockaddr_dl, sockaddr_in, sockaddr_in6
 
 UTUN = b"com.apple.net.utun_control"
@@ -18,7 +18,7 @@ def control(unit):
 
 @pytest.fixture
 def kernel(elsewhere):
-    with elsewhere("macos", MacOS).running() as kernel:
+    with elsewhere("macos").running() as kernel:
         yield kernel
 
 

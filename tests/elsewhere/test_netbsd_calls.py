@@ -3,7 +3,6 @@
 import struct
 
 import pytest
-from fake_bsd import NetBSD
 from wire import ifreq, pack_name, sockaddr_dl
 
 OPEN = 0x2 | 0x4 | 0x400000  # O_RDWR | O_NONBLOCK | O_CLOEXEC, fcntl.h
@@ -19,7 +18,7 @@ def request_of(name, value=b""):
 
 @pytest.fixture
 def kernel(elsewhere):
-    with elsewhere("netbsd", NetBSD).running() as kernel:
+    with elsewhere("netbsd").running() as kernel:
         yield kernel
 
 

@@ -3,7 +3,7 @@
 import struct
 
 import pytest
-from fake_bsd import UP, OpenBSD
+from fake_bsd import UP
 from wire import ifreq
 
 OPEN = 0x2 | 0x4 | 0x10000  # O_RDWR | O_NONBLOCK | O_CLOEXEC, fcntl.h
@@ -12,7 +12,7 @@ TUN_DOWN = struct.pack("H", 0x8050)  # RUNNING, POINTOPOINT, MULTICAST
 
 @pytest.fixture
 def kernel(elsewhere):
-    with elsewhere("openbsd", OpenBSD).running() as kernel:
+    with elsewhere("openbsd").running() as kernel:
         yield kernel
 
 
