@@ -163,6 +163,23 @@ def compile_for(system, source, target, *flags):
     zig("-target", HOST, "-c", "-fPIC", "-Wno-override-module", "-o", target, code)
 
 
+def python_headers(folder):
+    """Include flags; this Python's pyconfig.h stands in for the other system's, both being LP64."""
+    include = Path(sysconfig.get_paths()["include"])
+    config = Path(sysconfig.get_config_h_filename())
+    # Debian's is in a folder of its own, and what lies here leads there on Linux alone.
+    own = (
+        config.parent.parent
+        / (sysconfig.get_config_var("MULTIARCH") or "")
+        / config.parent.name
+        / config.name
+    )
+    headers = folder / "include"
+    shutil.copytree(include, headers)
+    shutil.copy(own if own.exists() else config, headers / config.name)
+    return [f"-I{ROOT / 'tuntap/_kernels'}", f"-I{headers}"]
+
+
 def undefined(target):
     """Names of the functions that an ELF object file wants from elsewhere."""
     data = target.read_bytes()
@@ -230,7 +247,7 @@ def build(system, known, folder, cache):
     suffix = sysconfig.get_config_var("EXT_SUFFIX")
 
     # The joint compares the errors of the core with numbers, which are the other system's.
-    headers = tools.python_headers(folder, HOST)
+    headers = python_headers(folder)
     for module in ("_core", "_offload", "_turns"):
         source = translate(f"tuntap/{module}.pyx", cache)
         zig(
@@ -240,7 +257,7 @@ def build(system, known, folder, cache):
 
     target = f"x86_64-{system}"
     core = translate(f"tuntap/_os/{tools.TARGETS[target]}.pyx", cache)
-    compile_for(system, core, folder / "core.o", *DEFINES, *tools.python_headers(folder, target))
+    compile_for(system, core, folder / "core.o", *DEFINES, *headers)
     wanted = {name for name in undefined(folder / "core.o") if not re.match("_?Py", name)}
     wanted -= {ERRNO_LOCATION[system], *PURE, *EXTRA}
     calls = sorted(wanted)

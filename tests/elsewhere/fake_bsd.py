@@ -75,6 +75,12 @@ class BSD(Kernel):
     ROUTE: wire.Layout  # struct rt_msghdr
     ROUTE_VERSION = 5
     ROUTE_ALIGNMENT = 8
+    LINK: wire.Layout  # struct if_msghdr up to its struct if_data
+    LINK_SIZE = 32  # of a struct sockaddr_dl
+    ADDRESS: wire.Layout  # struct ifa_msghdr
+    RTM_IFINFO, RTM_NEWADDR, RTM_DELADDR = 0xE, 0xC, 0xD
+    ANNOUNCEMENT: wire.Layout  # struct if_announcemsghdr
+    RTM_IFANNOUNCE: int
     PID = 4711
     MAJORS: ClassVar = {"tun": 40, "tap": 93}
 
@@ -136,8 +142,13 @@ class BSD(Kernel):
 
     def behind(self, descriptor, kind=""):
         for interface in self.interfaces.values():
-            if interface.device == descriptor and interface.kind.startswith(kind):
+            if interface.device == descriptor:
+                if not interface.kind.startswith(kind):
+                    break
                 return interface
+        else:
+            if descriptor in self.devices:
+                raise Refusal("ENXIO")  # the interface was destroyed
         raise Refusal("ENOTTY")
 
     def wire(self, name):
@@ -361,6 +372,32 @@ class BSD(Kernel):
         elif self.routes.pop(subnet, None) is None:
             raise Refusal("ESRCH")
 
+    def notify(self, message):
+        """To every routing socket that somebody reads."""
+        for end in self.route_ends.values():
+            end.send(message)
+
+    def link_message(self, name, **changes):
+        """RTM_IFINFO: struct if_msghdr, with an MTU and counters."""
+        interface = self.interfaces[name]
+        data = self.COUNTERS.pack(mtu=interface.mtu)
+        fields = {"type": self.RTM_IFINFO, "index": interface.index, "flags": interface.flags} | changes
+        if "hdrlen" in self.LINK.names:
+            fields["hdrlen"] = self.LINK.size + len(data)
+        return self.LINK.pack(msglen=self.LINK.size + len(data), version=self.ROUTE_VERSION, **fields) + data
+
+    def address_message(self, kind, name, ip, prefix, other=None):
+        """RTM_NEWADDR, RTM_DELADDR: struct ifa_msghdr; behind it netmask, link, address and far end."""
+        interface = self.interfaces[name]
+        address, mask, far = self.sockaddrs(interface, Address(ip, prefix, other))
+        link = sockaddr_dl(self.AF_LINK, interface.index, 0, name, b"", self.LINK_SIZE)
+        addresses = [mask, link, address] + [far] * (other is not None)
+        bits = wire.RTA_NETMASK | wire.RTA_IFP | wire.RTA_IFA | (wire.RTA_BRD if other else 0)
+        return wire.route_message(
+            self.ADDRESS, self.ROUTE_VERSION, self.ROUTE_ALIGNMENT, addresses,
+            type=kind, index=interface.index, addrs=bits,
+        )  # fmt: skip
+
     def gateway(self, address):
         """The interface that a gateway means: by its index, or by an address of its own."""
         if isinstance(address, int):
@@ -496,6 +533,11 @@ class FreeBSD(BSD):
     """sys/net/if_tuntap.c of FreeBSD 13 to 15."""
 
     AF_INET6 = 28
+    LINK = wire.Layout("=HBBiiH2x", "msglen version type addrs flags index")
+    LINK_SIZE = 54
+    ADDRESS = wire.Layout("=HBBiiH2xi", "msglen version type addrs flags index metric")
+    ANNOUNCEMENT = wire.Layout("=HBBH16sH", "msglen version type index name what")
+    RTM_IFANNOUNCE = 0x11
     ROUTE = wire.Layout(
         "=HBBH2xiiiiiiQ112x", "msglen version type index flags addrs pid seq errno fmask inits"
     )
@@ -661,6 +703,14 @@ class OpenBSD(BSD):
     """sys/net/if_tun.c of OpenBSD 7, which has both drivers."""
 
     AF_INET6 = 24
+    LINK = wire.Layout(
+        "=HBBHHHBBiii", "msglen version type hdrlen index tableid pad1 pad2 addrs flags xflags"
+    )
+    ADDRESS = wire.Layout(
+        "=HBBHHHBBiii", "msglen version type hdrlen index tableid pad1 pad2 addrs flags metric"
+    )
+    ANNOUNCEMENT = wire.Layout("=HBBHHH16s", "msglen version type hdrlen index what name")
+    RTM_IFANNOUNCE = 0xF
     ROUTE = wire.Layout(
         "=HBBHHHBBiiiiiiI56x",
         "msglen version type hdrlen index tableid priority mpls addrs flags fmask pid seq errno inits",
@@ -737,6 +787,11 @@ class NetBSD(BSD):
 
     AF_INET6 = 24
     ROUTE_VERSION = 4
+    LINK = wire.Layout("=HBBiiH2x", "msglen version type addrs flags index")
+    ADDRESS = wire.Layout("=HBBH2xiiiii4x", "msglen version type index flags addrs pid addrflags metric")
+    RTM_IFINFO, RTM_NEWADDR, RTM_DELADDR = 0x14, 0x16, 0x17
+    ANNOUNCEMENT = wire.Layout("=HBBH16sH", "msglen version type index name what")
+    RTM_IFANNOUNCE = 0x10
     ROUTE = wire.Layout(
         "=HBBH2xiiiiiii4x80x", "msglen version type index flags addrs pid seq errno use inits"
     )

@@ -27,6 +27,9 @@ class MacOS(BSD):
     """Interfaces live as long as the socket they came by."""
 
     AF_INET6 = 30
+    LINK = wire.Layout("=HBBiiH2x", "msglen version type addrs flags index")
+    LINK_SIZE = 20
+    ADDRESS = wire.Layout("=HBBiiH2xi", "msglen version type addrs flags index metric")
     ROUTE = wire.Layout("=HBBH2xiiiiiiI56x", "msglen version type index flags addrs pid seq errno use inits")
     ROUTE_ALIGNMENT = 4
     REQUESTS: ClassVar = requests_of(

@@ -103,6 +103,26 @@ def test_messages_of_the_routing_socket(system, ask):
     assert ask(list(expected)) == expected
 
 
+def test_notifications(system, ask):
+    kernel = SYSTEMS[system][0]
+    expected = {
+        "offsetof(struct if_msghdr, ifm_data)": kernel.LINK.size,
+        "sizeof(struct ifa_msghdr)": kernel.ADDRESS.size,
+        "sizeof(struct if_announcemsghdr)": kernel.ANNOUNCEMENT.size, "RTA_BRD": wire.RTA_BRD,
+        "RTA_IFP": wire.RTA_IFP, "RTA_IFA": wire.RTA_IFA, "RTM_IFINFO": kernel.RTM_IFINFO,
+        "RTM_NEWADDR": kernel.RTM_NEWADDR, "RTM_DELADDR": kernel.RTM_DELADDR,
+        "RTM_IFANNOUNCE": kernel.RTM_IFANNOUNCE, "IFAN_ARRIVAL": 0, "IFAN_DEPARTURE": 1,
+    }  # fmt: skip
+    for layout, name, prefix in (
+        (kernel.LINK, "if_msghdr", "ifm"),
+        (kernel.ADDRESS, "ifa_msghdr", "ifam"),
+        (kernel.ANNOUNCEMENT, "if_announcemsghdr", "ifan"),
+    ):
+        for field in layout.names:
+            expected[f"offsetof(struct {name}, {prefix}_{field})"] = layout.offset(field)
+    assert ask(list(expected)) == expected
+
+
 def test_counters(system, ask):
     layout = SYSTEMS[system][0].COUNTERS
     names = [name for name in layout.names if name != "epoch"]  # a macro there, into a union

@@ -83,7 +83,8 @@ class Layout:
         self.size = self.struct.size
 
     def pack(self, **values):
-        data = self.struct.pack(*(values.pop(name, 0) for name in self.names))
+        empty = {"name": b""}
+        data = self.struct.pack(*(values.pop(name, empty.get(name, 0)) for name in self.names))
         assert not values, values
         return data
 
@@ -92,12 +93,12 @@ class Layout:
 
     def offset(self, name):
         """Where a field is, found by filling it."""
-        return self.pack(**{name: 1}).index(1)
+        return self.pack(**{name: b"\1" if name == "name" else 1}).index(1)
 
 
 # net/route.h
 RTM_ADD, RTM_DELETE, RTM_GET = 1, 2, 4
-RTA_DST, RTA_GATEWAY, RTA_NETMASK, RTA_IFP, RTA_IFA = 1, 2, 4, 0x10, 0x20
+RTA_DST, RTA_GATEWAY, RTA_NETMASK, RTA_IFP, RTA_IFA, RTA_BRD = 1, 2, 4, 0x10, 0x20, 0x80
 RTF_UP, RTF_GATEWAY, RTF_HOST, RTF_STATIC = 1, 2, 4, 0x800
 
 
