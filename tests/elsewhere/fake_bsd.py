@@ -589,7 +589,7 @@ class FreeBSD(BSD):
             or (name not in self.interfaces and kind not in ("tun", "tap"))
         ):
             raise Refusal("ENOENT")
-        if name == kind:
+        if name == kind and name not in self.interfaces:
             name = next(n for n in (f"{kind}{i}" for i in range(32768)) if self.is_free(n))
         if not self.is_free(name):
             raise Refusal("EBUSY")

@@ -72,9 +72,11 @@ def test_nothing_to_receive_is_told_by_the_systems_own_number(kernel, ends):
 
 def test_an_interrupt_ends_a_wait(kernel, ends):
     with kernel.tuntap.Tun.from_fd(ends[0].fileno(), owned=False) as device:
-        threading.Timer(0.05, device.interrupt).start()
+        timer = threading.Timer(0.05, device.interrupt)
+        timer.start()
         with pytest.raises(kernel.tuntap.InterruptError) as caught:
             device.recv(timeout=5)
+        timer.join()
         assert caught.value.errno == kernel.errors["EINTR"]
 
 
@@ -84,6 +86,22 @@ def test_an_error_keeps_the_systems_own_number(kernel, ends):
         with pytest.raises(kernel.tuntap.TunTapError) as caught:
             device.send(b"E" * 20)
         assert caught.value.errno == kernel.errors["EHOSTUNREACH"] == 65
+
+
+def test_the_other_end_is_closed(kernel, ends):
+    one, other = ends
+    with kernel.tuntap.Tun.from_fd(one.fileno(), owned=False) as device:
+        other.close()
+        with pytest.raises(kernel.tuntap.DeviceGoneError) as caught:
+            device.send(b"E" * 20)
+        assert caught.value.errno == kernel.errors["ECONNREFUSED"]
+
+
+def test_a_descriptor_that_is_not_open(kernel, ends):
+    number = ends[0].fileno()
+    ends[0].close()
+    with pytest.raises(kernel.tuntap.ClosedError):
+        kernel.tuntap.Tun.from_fd(number)
 
 
 def test_what_wakes_a_wait_is_not_inherited_and_does_not_block(kernel, ends):

@@ -157,6 +157,20 @@ def test_ipv4_is_removed_with_its_route(kernel, tun, on_tun):
     assert kernel.routes == {}
 
 
+def test_a_route_that_goes_in_between(kernel, tun):
+    tun.add_address("10.1.2.3/24")
+    kernel.refuse("route(RTM_DELETE)", "ESRCH")
+    tun.remove_address("10.1.2.3/24")
+    assert tun.addresses == []
+
+
+def test_a_route_that_stays(kernel, tun):
+    tun.add_address("10.1.2.3/24")
+    kernel.refuse("route(RTM_DELETE)", "EPERM")
+    with pytest.raises(kernel.tuntap.PrivilegeError, match="RTM_DELETE"):
+        tun.remove_address("10.1.2.3/24")
+
+
 def test_the_route_of_another_interface_is_left(kernel, tun, on_tun):
     tun.add_address("10.1.2.3/24")
     other = kernel.make("tun8").index

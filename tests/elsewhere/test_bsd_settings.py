@@ -154,3 +154,13 @@ def test_delete_of_nothing(kernel):
     with pytest.raises(kernel.tuntap.DeviceGoneError):
         kernel.tuntap.delete("tun4")
     assert kernel.told() == []
+
+
+def test_features(kernel):
+    assert kernel.tuntap.features() == {"tun", "tap"}
+    if hasattr(kernel, "has_driver"):
+        kernel.has_driver = False
+    else:
+        del kernel.nodes["/dev/tap0"]
+    assert "tap" not in kernel.tuntap.features()
+    assert kernel.told() == []

@@ -125,6 +125,17 @@ def test_one_that_is_there_but_must_not_be(kernel):
     assert kernel.told() == []
 
 
+@pytest.mark.parametrize("kind", ["Tun", "Tap"])
+def test_a_name_of_the_other_kind(kernel, kind):
+    """Its name tells nothing of an interface that was renamed."""
+    before = "tap0" if kind == "Tun" else "tun0"
+    kernel.make(before).name = "office"
+    kernel.interfaces["office"] = kernel.interfaces.pop(before)
+    with pytest.raises(kernel.tuntap.DeviceBusyError):
+        getattr(kernel.tuntap, kind)("office")
+    assert set(kernel.interfaces) == {"office"}
+
+
 def test_one_that_another_has_open(kernel):
     with kernel.tuntap.Tun("tun3"):
         with pytest.raises(kernel.tuntap.DeviceBusyError) as caught:
