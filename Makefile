@@ -67,7 +67,7 @@ lint: $(VENV)/.lint
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	$(BIN)/zizmor --offline --quiet --pedantic .github
 
-$(VENV)/.cross: $(VENV)/.made
+$(VENV)/.cross: $(VENV)/.made pyproject.toml
 	$(BIN)/python -m pip install --quiet --group cross
 	@touch $@
 

@@ -17,7 +17,6 @@ import itertools
 import os
 import re
 import shutil
-import struct
 import subprocess
 import sys
 import sysconfig
@@ -84,7 +83,7 @@ def check():
         raise Unavailable("cores of other systems run on x86-64 Linux alone")
     if not (ROOT / "tools/cross.py").exists() or not (ROOT / "tuntap/_os").is_dir():
         raise Unavailable("needs the source tree, which is not beside the tests")
-    for module in ("ziglang", "Cython"):
+    for module in ("ziglang", "Cython", "elftools"):
         if importlib.util.find_spec(module) is None:
             raise Unavailable(f"needs {module}: python -m pip install --group cross")
 
@@ -180,24 +179,6 @@ def python_headers(folder):
     return [f"-I{ROOT / 'tuntap/_kernels'}", f"-I{headers}"]
 
 
-def undefined(target):
-    """Names of the functions that an ELF object file wants from elsewhere."""
-    data = target.read_bytes()
-    sections = struct.unpack_from("<Q", data, 0x28)[0]
-    size, count = struct.unpack_from("<HH", data, 0x3A)
-    headers = [struct.unpack_from("<IIQQQQIIQQ", data, sections + i * size) for i in range(count)]
-    names = set()
-    for _, kind, _, _, offset, length, link, _, _, entry in headers:
-        if kind != 2:  # SHT_SYMTAB
-            continue
-        for symbol in range(offset + entry, offset + length, entry):
-            name, _, _, section = struct.unpack_from("<IBBH", data, symbol)
-            if section == 0:
-                start = headers[link][4] + name
-                names.add(data[start : data.index(b"\0", start)].decode())
-    return names
-
-
 def values(system, headers, names, folder, optional=False):
     """What C expressions are on another system, as its compiler sees them: {expression: value}.
 
@@ -258,7 +239,7 @@ def build(system, known, folder, cache):
     target = f"x86_64-{system}"
     core = translate(f"tuntap/_os/{tools.TARGETS[target]}.pyx", cache)
     compile_for(system, core, folder / "core.o", *DEFINES, *headers)
-    wanted = {name for name in undefined(folder / "core.o") if not re.match("_?Py", name)}
+    wanted = {name for name in tools.symbols(folder / "core.o") if not re.match("_?Py", name)}
     wanted -= {ERRNO_LOCATION[system], *PURE, *EXTRA}
     calls = sorted(wanted)
     strangers = [name for name in calls if plain(name) not in known]
