@@ -37,7 +37,7 @@ ERRNO_LOCATION = {"freebsd": "__error", "macos": "__error", "netbsd": "__errno",
 PURE = {
     "__memcpy_chk", "__memset_chk", "bcmp", "calloc", "free", "malloc", "memchr", "memcmp", "memcpy",
     "memmove", "memset", "realloc", "snprintf", "strchr", "strcmp", "strcspn", "strlen", "strncmp",
-    "strncpy", "strnlen", "strspn", "strtol", "strtoul",
+    "strncpy", "strnlen", "strspn", "strstr", "strtol", "strtoul",
 }  # fmt: skip
 
 # Functions that this machine's C library may not have.

@@ -26,12 +26,11 @@ from wire import (
 )
 
 SIGNATURES.update(
-    devname="li", freeifaddrs="p", fstat="ip", getegid="", geteuid="", getifaddrs="p", getpid="",
+    devname="li", fdevname="i", freeifaddrs="p", fstat="ip", geteuid="", getifaddrs="p", getpid="",
     if_freenameindex="p", if_indextoname="ip", if_nameindex="", if_nametoindex="s", kldload="s", mknod="sil",
-    modfind="s",
-    stat="sp",
+    modfind="s", setsockopt="iiipi", stat="sp",
 )  # fmt: skip
-FAILED.update(devname=0, if_indextoname=0, if_nameindex=0, if_nametoindex=0)
+FAILED.update(devname=0, fdevname=0, if_indextoname=0, if_nameindex=0, if_nametoindex=0)
 
 # net/if.h, the same everywhere
 UP, BROADCAST, POINTOPOINT, RUNNING, SIMPLEX, MULTICAST = 0x1, 0x2, 0x10, 0x40, 0x800, 0x8000
@@ -81,6 +80,9 @@ class BSD(Kernel):
     RTM_IFINFO, RTM_NEWADDR, RTM_DELADDR = 0xE, 0xC, 0xD
     ANNOUNCEMENT: wire.Layout  # struct if_announcemsghdr
     RTM_IFANNOUNCE: int
+    SO_RERROR: int | None = None
+    DELETE_FLAGS = 0
+    ASKS_FOR_LINK = False  # RTM_GET tells the interface only if RTA_IFP asks for it
     PID = 4711
     MAJORS: ClassVar = {"tun": 40, "tap": 93}
 
@@ -91,6 +93,7 @@ class BSD(Kernel):
         self.next_index = 3
         self.route_ends = {}  # descriptor of a routing socket: our end
         self.routes = {}  # (destination, prefix): index of the interface
+        self.tells_losses = set()  # those that SO_RERROR was set on
         self.route_numbers = set()  # descriptors that were one
         self.nodes = {}  # path: device number
         self.uid = 0
@@ -116,8 +119,13 @@ class BSD(Kernel):
             elif call.name == "write" and descriptor in self.route_numbers:
                 kind = arguments[0][3]
                 if kind != wire.RTM_GET:
-                    found.append(("route", arguments[0]))
+                    found.append(("route", self.unnumbered(arguments[0])))
         return found
+
+    def unnumbered(self, message):
+        """A message of the routing socket without what it calls itself, which is the caller's choice."""
+        at = self.ROUTE.offset("seq")
+        return message[:at] + bytes(4) + message[at + 4 :]
 
     # --- interfaces ---
 
@@ -327,6 +335,17 @@ class BSD(Kernel):
 
     # --- the routing socket ---
 
+    def show_setsockopt(self, descriptor, level, option, value, size):
+        return descriptor, level, option, take(value, size)
+
+    def setsockopt(self, descriptor, level, option, value, size):
+        """That a message which found no room is told by the next read."""
+        if (level, option) != (0xFFFF, self.SO_RERROR) or descriptor not in self.route_ends:
+            raise Refusal("ENOPROTOOPT")
+        assert take(value, size) == struct.pack("i", 1)
+        self.tells_losses.add(descriptor)
+        return 0
+
     def socket(self, family, kind, protocol):
         if self.family_of(family) != "AF_ROUTE":
             if family not in self.families | {self.AF_LINK}:
@@ -362,7 +381,8 @@ class BSD(Kernel):
         if kind == wire.RTM_GET:
             if subnet not in self.routes:
                 raise Refusal("ESRCH")
-            answer = self.ROUTE.pack(**header | {"index": self.routes[subnet], "pid": self.PID})
+            index = self.routes[subnet] if header["addrs"] & wire.RTA_IFP or not self.ASKS_FOR_LINK else 0
+            answer = self.ROUTE.pack(**header | {"index": index, "pid": self.PID})
             for end in self.route_ends.values():
                 end.send(answer + message[self.ROUTE.size :])
         elif kind == wire.RTM_ADD:
@@ -425,9 +445,6 @@ class BSD(Kernel):
     # --- the rest of the system ---
 
     def geteuid(self):
-        return self.uid
-
-    def getegid(self):
         return self.uid
 
     def getpid(self):
@@ -538,6 +555,8 @@ class FreeBSD(BSD):
     ADDRESS = wire.Layout("=HBBiiH2xi", "msglen version type addrs flags index metric")
     ANNOUNCEMENT = wire.Layout("=HBBH16sH", "msglen version type index name what")
     RTM_IFANNOUNCE = 0x11
+    SO_RERROR = 0x20000
+    DELETE_FLAGS = wire.RTF_PINNED  # or a route of the system stays
     ROUTE = wire.Layout(
         "=HBBH2xiiiiiiQ112x", "msglen version type index flags addrs pid seq errno fmask inits"
     )
@@ -555,6 +574,7 @@ class FreeBSD(BSD):
         SIOCSIFINFO_FLAGS=request(IN | OUT, "i", 87, 72),
         SIOCIFCREATE=request(IN | OUT, "i", 122, 32),
         SIOCIFCREATE2=request(IN | OUT, "i", 124, 32),
+        SIOCGIFSTATUS=request(IN | OUT, "i", 59, 817),
         SIOCGIFGROUP=request(IN | OUT, "i", 136, 40),
         TUNGIFNAME=request(OUT, "t", 93, 32),
         TUNSIFMODE=request(IN, "t", 94, 4),
@@ -578,6 +598,7 @@ class FreeBSD(BSD):
         self.transient = {}  # descriptor: whether close removes the interface
         self.has_transient = True  # since 14
         self.has_driver = True
+        self.node_of = {}  # descriptor: the name it was opened by
 
     def device(self, path):
         """Nodes come and go with interfaces; one that is not there is made when it is opened, by root."""
@@ -595,6 +616,7 @@ class FreeBSD(BSD):
             raise Refusal("EBUSY")
         interface = self.interfaces.get(name) or self.make(name)
         ours, theirs = self.pair()
+        self.node_of[theirs] = name
         interface.device = theirs
         interface.flags |= RUNNING
         return ours, theirs
@@ -639,6 +661,16 @@ class FreeBSD(BSD):
         if pointer:
             put(pointer, found[:room])
         return data[:16] + struct.pack("I", len(found)) + data[20:]
+
+    def SIOCGIFSTATUS(self, _, data):
+        """Text behind the name: who has the device open."""
+        is_free = self.is_free(self.named(data).name)
+        return data[:16] + (b"" if is_free else b"\tOpened by PID 4712\n").ljust(801, b"\0")
+
+    def fdevname(self, descriptor):
+        """The name of the node, which a rename does not change."""
+        self.name = ctypes.create_string_buffer(self.node_of[descriptor].encode())
+        return ctypes.addressof(self.name)
 
     def modfind(self, name):
         if name != "if_tuntap" or not self.has_driver:
@@ -786,12 +818,14 @@ class NetBSD(BSD):
     """sys/net/if_tun.c and if_tap.c of NetBSD 9 and 10."""
 
     AF_INET6 = 24
+    ASKS_FOR_LINK = True
     ROUTE_VERSION = 4
     LINK = wire.Layout("=HBBiiH2x", "msglen version type addrs flags index")
     ADDRESS = wire.Layout("=HBBH2xiiiii4x", "msglen version type index flags addrs pid addrflags metric")
     RTM_IFINFO, RTM_NEWADDR, RTM_DELADDR = 0x14, 0x16, 0x17
     ANNOUNCEMENT = wire.Layout("=HBBH16sH", "msglen version type index name what")
     RTM_IFANNOUNCE = 0x10
+    SO_RERROR = 0x4000
     ROUTE = wire.Layout(
         "=HBBH2xiiiiiii4x80x", "msglen version type index flags addrs pid seq errno use inits"
     )

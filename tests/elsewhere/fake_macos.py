@@ -8,9 +8,7 @@ from fake_bsd import BSD, MULTICAST, POINTOPOINT, RUNNING, requests_of
 from fake_kernel import FAILED, SIGNATURES, Kernel, Refusal, put, take
 from wire import IN, OUT, VOID, request
 
-SIGNATURES.update(
-    bind="ipi", connect="ipi", dlsym="ps", getpeername="ipp", setsockopt="iiipi", sysctl="pipppl"
-)
+SIGNATURES.update(bind="ipi", connect="ipi", dlsym="ps", getpeername="ipp", sysctl="pipppl")
 FAILED.update(dlsym=0)
 
 # sys/socket.h, sys/sys_domain.h, net/if_utun.h
@@ -101,9 +99,6 @@ class MacOS(BSD):
         interface.device = descriptor
         interface.head = 1
         return 0
-
-    def show_setsockopt(self, descriptor, level, option, value, size):
-        return descriptor, level, option, take(value, size)
 
     def setsockopt(self, descriptor, level, option, value, size):
         known = {

@@ -71,11 +71,17 @@ class Expected:
         else:
             gateway = self.sockaddr(ip)
         addresses = [self.sockaddr(network.network_address), gateway, self.sockaddr(network.netmask)]
+        bits = wire.RTA_DST | wire.RTA_GATEWAY | wire.RTA_NETMASK
+        flags = wire.RTF_UP | wire.RTF_STATIC
+        if kind == wire.RTM_ADD:  # and what packets to the subnet come from
+            addresses.append(self.sockaddr(ip))
+            bits |= wire.RTA_IFA
+        else:
+            flags |= self.kernel.DELETE_FLAGS
+        kernel = self.kernel
         return "route", wire.route_message(
-            self.kernel.ROUTE, self.kernel.ROUTE_VERSION, 8, addresses,
-            type=kind, seq=kind, flags=wire.RTF_UP | wire.RTF_STATIC,
-            addrs=wire.RTA_DST | wire.RTA_GATEWAY | wire.RTA_NETMASK,
-        )  # fmt: skip
+            kernel.ROUTE, kernel.ROUTE_VERSION, 8, addresses, type=kind, flags=flags, addrs=bits
+        )
 
     def sockaddr(self, ip):
         if ipaddress.ip_address(ip).version == 4:

@@ -100,6 +100,10 @@ def test_messages_of_the_routing_socket(system, ask):
         "RTF_UP": wire.RTF_UP, "RTF_HOST": wire.RTF_HOST, "RTF_STATIC": wire.RTF_STATIC,
         "RTF_GATEWAY": wire.RTF_GATEWAY,
     }  # fmt: skip
+    if system == "freebsd":
+        expected["RTF_PINNED"] = wire.RTF_PINNED
+    if SYSTEMS[system][0].SO_RERROR:
+        expected["SO_RERROR"] = SYSTEMS[system][0].SO_RERROR
     assert ask(list(expected)) == expected
 
 

@@ -126,14 +126,14 @@ def test_no_room(kernel, tun, error):
     assert kernel.wire("utun3").recv(100) == b"\0\0\0\x02" + b"E" * 20
 
 
-def route(kernel, kind, subnet, mask):
+def route(kernel, kind, subnet, mask, own=None):
     """Addresses are padded to words of four bytes, and the link is named by its index."""
     index = kernel.interfaces["utun3"].index
-    addresses = [subnet, sockaddr_dl(18, index, 0, "", b"", 20), mask]
+    addresses = [subnet, sockaddr_dl(18, index, 0, "", b"", 20), mask] + [own] * (own is not None)
+    bits = wire.RTA_DST | wire.RTA_GATEWAY | wire.RTA_NETMASK | (wire.RTA_IFA if own else 0)
     return "route", wire.route_message(
-        kernel.ROUTE, 5, 4, addresses, type=kind, seq=kind, flags=wire.RTF_UP | wire.RTF_STATIC,
-        addrs=wire.RTA_DST | wire.RTA_GATEWAY | wire.RTA_NETMASK,
-    )  # fmt: skip
+        kernel.ROUTE, 5, 4, addresses, type=kind, flags=wire.RTF_UP | wire.RTF_STATIC, addrs=bits
+    )
 
 
 def test_ipv4(kernel, tun):
@@ -141,7 +141,13 @@ def test_ipv4(kernel, tun):
     tun.add_address("10.1.2.3/24")
     assert kernel.told() == [
         ("SIOCAIFADDR", ifaliasreq("utun3", "10.1.2.3", "10.1.2.3", "255.255.255.0")),
-        route(kernel, wire.RTM_ADD, sockaddr_in("10.1.2.0"), sockaddr_in("255.255.255.0")),
+        route(
+            kernel,
+            wire.RTM_ADD,
+            sockaddr_in("10.1.2.0"),
+            sockaddr_in("255.255.255.0"),
+            sockaddr_in("10.1.2.3"),
+        ),
     ]
     ((address),) = tun.addresses
     assert str(address) == "10.1.2.3/24"
@@ -159,7 +165,7 @@ def test_ipv6(kernel, tun):
     mask = sockaddr_in6("ffff:ffff:ffff:ffff::", 30)
     assert kernel.told() == [
         ("SIOCAIFADDR_IN6", in6_aliasreq("utun3", 30, "fd00:1::5", None, 64, 0x20)),
-        route(kernel, wire.RTM_ADD, sockaddr_in6("fd00:1::", 30), mask),
+        route(kernel, wire.RTM_ADD, sockaddr_in6("fd00:1::", 30), mask, sockaddr_in6("fd00:1::5", 30)),
     ]
     assert [str(address) for address in tun.addresses] == ["fd00:1::5/64"]
     tun.remove_address("fd00:1::5/64")

@@ -99,7 +99,7 @@ class Layout:
 # net/route.h
 RTM_ADD, RTM_DELETE, RTM_GET = 1, 2, 4
 RTA_DST, RTA_GATEWAY, RTA_NETMASK, RTA_IFP, RTA_IFA, RTA_BRD = 1, 2, 4, 0x10, 0x20, 0x80
-RTF_UP, RTF_GATEWAY, RTF_HOST, RTF_STATIC = 1, 2, 4, 0x800
+RTF_UP, RTF_GATEWAY, RTF_HOST, RTF_STATIC, RTF_PINNED = 1, 2, 4, 0x800, 0x100000
 
 
 def route_message(layout, version, alignment, addresses, **fields):
