@@ -164,3 +164,24 @@ def test_features(kernel):
         del kernel.nodes["/dev/tap0"]
     assert "tap" not in kernel.tuntap.features()
     assert kernel.told() == []
+
+
+@pytest.mark.parametrize(
+    ("system", "beside"),
+    [("freebsd", {"persist", "quiet", "rename"}), ("netbsd", {"persist", "quiet"}), ("openbsd", set())],
+)
+def test_capabilities(elsewhere, system, beside):
+    everywhere = {
+        "addresses", "broadcast", "events", "index", "mac", "mtu", "packet_information", "peer", "running",
+        "stats", "tap", "tun", "up",
+    }  # fmt: skip
+    with elsewhere(system).running() as kernel, kernel.tuntap.Tun("tun0") as tun:
+        assert tun.capabilities == everywhere | beside
+
+
+@pytest.mark.parametrize(("kind", "name"), [("Tun", "tun1"), ("Tap", "tap1")])
+def test_reading_does_not_block(kernel, kind, name):
+    """The drivers of OpenBSD and NetBSD look at what F_SETFL sets, and not at the flags of open()."""
+    with getattr(kernel.tuntap, kind)(name) as device:
+        calls = [call.arguments for call in kernel.taken() if call.name == "fcntl"]
+        assert (device.fileno(), 4, 4) in calls  # F_SETFL, O_NONBLOCK

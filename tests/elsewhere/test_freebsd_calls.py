@@ -131,7 +131,7 @@ def test_a_name_of_the_other_kind(kernel, kind):
     before = "tap0" if kind == "Tun" else "tun0"
     kernel.make(before).name = "office"
     kernel.interfaces["office"] = kernel.interfaces.pop(before)
-    with pytest.raises(kernel.tuntap.DeviceBusyError):
+    with pytest.raises(kernel.tuntap.DeviceBusyError, match="another kind"):
         getattr(kernel.tuntap, kind)("office")
     assert set(kernel.interfaces) == {"office"}
 
@@ -185,6 +185,19 @@ def test_rename(kernel):
         tun.mtu = 1400
         assert kernel.interfaces["office"].mtu == 1400
     assert kernel.interfaces == {}
+
+
+def test_a_name_of_the_drivers_own_is_for_the_driver(kernel):
+    """Its node would be in the way of a unit that the kernel makes; back to one's own it goes."""
+    with kernel.tuntap.Tun("tun0", up=False) as tun:
+        kernel.taken()
+        with pytest.raises(kernel.tuntap.UnsupportedError):
+            tun.name = "tun9"
+        assert kernel.told() == []
+        tun.name = "office"
+        tun.name = "tun0"
+        assert [call[0] for call in kernel.told()] == ["SIOCSIFNAME", "SIOCSIFNAME"]
+        assert tun.name == "tun0"
 
 
 def test_renamed_by_somebody_else(kernel):
