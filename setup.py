@@ -22,6 +22,7 @@ if sys.platform == "win32":
 
 SOURCES = {
     "tuntap._core": "tuntap/_core.pyx",
+    "tuntap._kernels.bpf": "tuntap/_kernels/bpf.pyx",
     "tuntap._kernels.checksum": "tuntap/_kernels/checksum.pyx",
     "tuntap._kernels.gro": "tuntap/_kernels/gro.pyx",
     "tuntap._kernels.gso": "tuntap/_kernels/gso.pyx",

@@ -32,10 +32,11 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parent / "kernels"))
 
 import build_harness
+import twins
 from flows import renumbered
 
 import tuntap
-from tuntap import offload, testing
+from tuntap import bpf, offload, testing
 
 HANG = 60  # seconds after which a case is one that hangs
 GUARD = 0xA5
@@ -160,6 +161,40 @@ def fuzz_virtio(rng, harness):
         blank = bytes(len(data))
         encoded = harness.virtio_encode(blank, fields, rng.choice([0, 16]))
         check(encoded == (0, data[:10] + blank[10:], True), "encode", data)
+
+
+def some_records(rng, layout):
+    """The bytes of one read, some of them with another number in a field, perhaps cut short."""
+    data = bytearray()
+    for _ in range(rng.randint(1, 12)):
+        packet = some_bytes(rng, 300)
+        header = struct.calcsize(twins.RECORD[layout.timestamp_size]) + rng.choice(
+            [0, 0, 4, rng.randrange(40)]
+        )
+        made = bytearray(
+            twins.record(packet, layout, header=header, original=len(packet) + rng.choice([0, 0, 0, 1, 1000]))
+        )
+        if rng.random() < 0.05:
+            made[layout.timestamp_size + rng.randrange(10)] = rng.choice([0, 1, 127, 255])
+        data += made
+    return bytes(data[: rng.choice([len(data), len(data), rng.randint(1, len(data))])])
+
+
+def fuzz_bpf(rng, harness):
+    layout = bpf.Layout(rng.choice([8, 16]), rng.choice([4, 8]))
+    data = rng.choice([some_records(rng, layout), some_bytes(rng, 200)])
+    expected = twins.records(data, layout)
+    is_broken = expected[-1:] == [twins.Refused]
+    whole = expected[:-1] if is_broken else expected
+    found, result = harness.bpf_walk(data, *layout)
+    check(found == whole and (result < 0) == is_broken, "bpf_walk", data, layout)
+    found = bpf.records(data, layout)
+    try:
+        for _, packet, original, *_ in whole:
+            check(next(found)[:2] == (packet, original), "records", data, layout)
+        check(next(found, None) is None and not is_broken, "records", data, layout)
+    except tuntap.PacketError:
+        check(is_broken, "records", data, layout)
 
 
 # --- batches ---
@@ -755,6 +790,7 @@ ALWAYS = [
     (fuzz_checksum, 10),
     (fuzz_pseudo_header, 10),
     (fuzz_virtio, 10),
+    (fuzz_bpf, 10),
     (fuzz_batch_arguments, 10),
     (fuzz_wrap, 20),
     (fuzz_fill, 10),

@@ -2,7 +2,7 @@
 
 from importlib.metadata import PackageNotFoundError, version
 
-from tuntap import framed, offload
+from tuntap import bpf, framed, offload
 from tuntap._batch import PacketBatch
 from tuntap._config import Statistics
 from tuntap._core import Event, delete, features, find_utun_fd, interfaces
@@ -44,6 +44,7 @@ __all__ = [
     "Tun",
     "TunTapError",
     "UnsupportedError",
+    "bpf",
     "delete",
     "features",
     "find_utun_fd",

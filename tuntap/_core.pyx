@@ -22,6 +22,7 @@ from libc.stdint cimport int32_t, int64_t, intptr_t, uint8_t, uint16_t, uint32_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memmove, memset
 
+from tuntap._kernels.bpf cimport BpfRecord, BpfWalk, bpf_begin, bpf_next
 from tuntap._kernels.checksum cimport fold, sum_bytes
 from tuntap._kernels.cursor cimport Cursor, cursor_set
 from tuntap._kernels.gro cimport (
@@ -2000,6 +2001,23 @@ cdef void write_item(
         data += part
         left -= part
         packet = window.next[packet]
+
+
+def bpf_records(buffer, size_t timestamp_size, size_t alignment):
+    """(packet, original, seconds, microseconds) of each record, and where the bytes that are none begin, or None."""
+    cdef BpfWalk walk
+    cdef BpfRecord record
+    cdef Py_buffer memory
+    get_packet(buffer, &memory)
+    try:
+        bpf_begin(&walk, <const uint8_t *> memory.buf, <size_t> memory.len, timestamp_size, alignment)
+        records = []
+        while bpf_next(&walk, &record) > 0:
+            packet = PyBytes_FromStringAndSize(<const char *> record.packet, <Py_ssize_t> record.captured)
+            records.append((packet, record.original, record.seconds, record.microseconds))
+        return records, None if walk.at == walk.bytes.size else walk.at
+    finally:
+        PyBuffer_Release(&memory)
 
 
 # What the child of a fork must not share with its parent.

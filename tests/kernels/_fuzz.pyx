@@ -4,11 +4,13 @@ The first byte of an input picks the target.  Each packet and each slot is a blo
 nothing behind it, so that AddressSanitizer sees the first byte outside.  What should come out is worked
 out anew and slowly; where it does not, the process aborts.
 """
+from libc.errno cimport EINVAL
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdio cimport fprintf, stderr
 from libc.stdlib cimport abort, free, malloc
 from libc.string cimport memcmp, memcpy, memset
 
+from tuntap._kernels.bpf cimport BpfRecord, BpfWalk, bpf_begin, bpf_next
 from tuntap._kernels.checksum cimport (
     checksum_update, choose_summer, copy_sum, fold, sum_bytes, sum_pseudo_header,
 )
@@ -81,6 +83,10 @@ cdef enum:
     MOST_DATAGRAMS
     ALONE
     SAME_BYTES
+    RECORDS
+    CUT_RECORDS
+    BROKEN_RECORDS
+    WHOLE_READS
     REACHABLE
 
 cdef struct Input:
@@ -666,6 +672,48 @@ cdef void fuzz_packets(Input *rest, bint is_frame, uint32_t types, uint8_t optio
         free(packets[i].data)
 
 
+# --- bpf ---
+
+cdef void fuzz_records(Input *rest) noexcept nogil:
+    """The bytes of one read, any."""
+    cdef uint8_t options = take8(rest)
+    cdef uint64_t timestamp_size = 16 if options & 1 else 8
+    cdef uint64_t alignment = 8 if options & 2 else 4
+    cdef uint64_t size = rest.size
+    cdef uint8_t *data = block_of(rest.data, size)
+    cdef const uint8_t *lengths
+    cdef uint64_t at = 0
+    cdef uint32_t captured = 0
+    cdef uint32_t original = 0
+    cdef uint16_t header = 0
+    cdef bint is_whole = True
+    cdef BpfWalk walk
+    cdef BpfRecord record
+    bpf_begin(&walk, data, size, timestamp_size, alignment)
+    while at < size and is_whole:
+        is_whole = timestamp_size + 10 <= size - at
+        if is_whole:
+            lengths = rest.data + at + timestamp_size
+            memcpy(&captured, lengths, 4)
+            memcpy(&original, lengths + 4, 4)
+            memcpy(&header, lengths + 8, 2)
+            is_whole = header >= timestamp_size + 10 and captured <= original
+            is_whole = is_whole and <uint64_t> header + captured <= size - at
+        check((bpf_next(&walk, &record) > 0) == is_whole, b"a whole record is one, and nothing else is")
+        if is_whole:
+            check(record.captured == captured and record.original == original, b"a record has its sizes")
+            check(record.packet == data + at + header, b"a packet is behind its header")
+            check(memcmp(record.packet, rest.data + at + header, captured) == 0, b"a packet can be read")
+            at += (header + <uint64_t> captured + alignment - 1) / alignment * alignment
+            reached[RECORDS] += 1
+            reached[CUT_RECORDS] += captured < original
+    for _ in range(2):
+        check(bpf_next(&walk, &record) == (0 if is_whole else -EINVAL), b"the end is for good")
+    reached[BROKEN_RECORDS] += not is_whole
+    reached[WHOLE_READS] += is_whole and size > 0
+    free(data)
+
+
 # --- what libFuzzer calls ---
 
 cdef public int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) noexcept nogil:
@@ -682,8 +730,10 @@ cdef public int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) noexcep
         fuzz_sums(&rest)
     elif target == 1:
         fuzz_headers(&rest)
-    elif target in (2, 3):
+    elif target == 2:
         fuzz_gso(&rest)
+    elif target == 3:
+        fuzz_records(&rest)
     else:
         options = take8(&rest)
         if target == 4:
@@ -698,7 +748,7 @@ cdef public void fuzz_report() noexcept nogil:
     cdef const char **names = [
         b"sums", b"layouts", b"refused", b"completed", b"split tcp4", b"split tcp6", b"split udp",
         b"right checksums", b"merged tcp4", b"merged tcp6", b"merged udp", b"merged frames", b"full windows",
-        b"most datagrams", b"alone", b"same bytes",
+        b"most datagrams", b"alone", b"same bytes", b"records", b"cut records", b"broken records", b"whole reads",
     ]
     for i in range(REACHABLE):
         fprintf(stderr, b"reached: %s %llu\n", names[i], <unsigned long long> reached[i])

@@ -9,7 +9,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
-from tuntap._kernels cimport gro, gso, virtio
+from tuntap._kernels cimport bpf, gro, gso, virtio
 from tuntap._kernels.checksum cimport checksum_update, copy_sum, sum_bytes, sum_pseudo_header
 from tuntap._kernels.checksum cimport choose_summer as choose
 from tuntap._kernels.checksum cimport fold as fold_sum
@@ -250,3 +250,25 @@ def gro_coalesce(packets, uint32_t types=14, bint is_frame=False, bint trusted=F
     finally:
         free(window)
     return windows
+
+
+def bpf_walk(bytes data, size_t timestamp_size, size_t alignment):
+    """((where its packet is, the packet, its original size, seconds, microseconds) of each record, the result)."""
+    cdef Block block = Block(data)
+    cdef bpf.BpfWalk walk
+    cdef bpf.BpfRecord record
+    cdef size_t before = 0
+    bpf.bpf_begin(&walk, block.data, block.size, timestamp_size, alignment)
+    records = []
+    cdef int result = bpf.bpf_next(&walk, &record)
+    while result > 0:
+        if not before < walk.at <= block.size:
+            raise AssertionError("a record without an end")
+        before = walk.at
+        records.append((
+            record.packet - block.data, (<const char *> record.packet)[:record.captured], record.original,
+            record.seconds, record.microseconds))
+        result = bpf.bpf_next(&walk, &record)
+    if bpf.bpf_next(&walk, &record) != result:
+        raise AssertionError("the end is not for good")
+    return records, result

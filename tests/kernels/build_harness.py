@@ -1,4 +1,4 @@
-"""Builds and imports the harness (_harness.pyx) that makes every kernel callable from Python."""
+"""Builds and imports what tests have in Cython: the harness (_harness.pyx) makes every kernel callable."""
 
 import importlib.util
 import os
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import tuntap
 
-SOURCE = Path(__file__).with_name("_harness.pyx")
+HARNESS = Path(__file__).with_name("_harness.pyx")
 
 # In a process of its own: setuptools changes the working directory, warns, and replaces parts of distutils.
 BUILD = """
@@ -17,7 +17,7 @@ import os, sys
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 
-source, include, target = sys.argv[1:]
+name, source, include, target = sys.argv[1:]
 sanitize = os.environ.get("TUNTAP_SANITIZE", "")
 flags = [] if sys.platform == "win32" else ["-O1", "-g"]
 link = []
@@ -26,7 +26,7 @@ if sanitize:
     flags += ["-fno-wrapv", f"-fsanitize={sanitize}", "-fno-omit-frame-pointer"]
     flags += ["-fno-sanitize-recover=undefined"]
     link = [f"-fsanitize={sanitize}"]
-extension = Extension("_harness", [source], extra_compile_args=flags, extra_link_args=link)
+extension = Extension(name, [source], extra_compile_args=flags, extra_link_args=link)
 setup(
     script_args=["-q", "build_ext", "--build-lib", target, "--build-temp", target],
     ext_modules=cythonize(
@@ -37,20 +37,20 @@ setup(
 """
 
 
-def load():
-    """The harness, built against the installed package; RuntimeError with what the tools said."""
+def load(source=HARNESS):
+    """A module, built against the installed package; RuntimeError with what the tools said."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as target:
         # A sanitizer of ours is not to be loaded into the compiler.
         environment = {key: value for key, value in os.environ.items() if key != "LD_PRELOAD"}
         include = str(Path(tuntap.__file__).resolve().parent.parent)
         run = subprocess.run(
-            [sys.executable, "-c", BUILD, str(SOURCE), include, target],
+            [sys.executable, "-c", BUILD, source.stem, str(source), include, target],
             env=environment, cwd=target, capture_output=True, text=True,
         )  # fmt: skip
         built = [path for path in Path(target).iterdir() if path.suffix in (".so", ".pyd")]
         if run.returncode or not built:
-            raise RuntimeError(f"the kernels' test harness cannot be built:\n{run.stdout}{run.stderr}")
-        spec = importlib.util.spec_from_file_location("_harness", built[0])
+            raise RuntimeError(f"{source.name} cannot be built:\n{run.stdout}{run.stderr}")
+        spec = importlib.util.spec_from_file_location(source.stem, built[0])
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
         return module

@@ -3,6 +3,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 
+PyMODINIT_FUNC PyInit_bpf(void);
 PyMODINIT_FUNC PyInit_checksum(void);
 PyMODINIT_FUNC PyInit_gso(void);
 PyMODINIT_FUNC PyInit_gro(void);
@@ -36,6 +37,7 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
 {
     (void) argc;
     (void) argv;
+    PyImport_AppendInittab("tuntap._kernels.bpf", PyInit_bpf);
     PyImport_AppendInittab("tuntap._kernels.checksum", PyInit_checksum);
     PyImport_AppendInittab("tuntap._kernels.gso", PyInit_gso);
     PyImport_AppendInittab("tuntap._kernels.gro", PyInit_gro);

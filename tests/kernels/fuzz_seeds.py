@@ -8,10 +8,11 @@ import sys
 from pathlib import Path
 
 from flows import renumbered
+from twins import record
 
 from tuntap import offload, testing
 
-SUMS, HEADERS, GSO, PACKETS, FLOWS, LONG_FLOWS = 0, 1, 2, 4, 5, 7
+SUMS, HEADERS, GSO, RECORDS, PACKETS, FLOWS, LONG_FLOWS = 0, 1, 2, 3, 4, 5, 7
 IS_FRAME, WITH_CHECKSUM, AROUND_THE_END = 1, 2, 4  # options of GSO
 ALL_TYPES, FRAMES, TRUSTED, RENUMBERED, FIXED = 14, 16, 32, 64, 128  # of the three behind it
 SMALL, LARGE, REPEATED = 64, 128, 192  # where a packet of a flow has its size from
@@ -46,6 +47,11 @@ def listed(packets):
 def seeds():
     for size in (0, 63, 64, 300, 4000):
         yield struct.pack("!BBHQHH", SUMS, 3, size, 2**64 - 1, 1, 2) + bytes(range(7))
+    for options, layout in enumerate([(8, 4), (16, 4), (8, 8), (16, 8)]):
+        for sizes in ([5], [60, 0, 3], [100] * 5):
+            read = b"".join(record(bytes(size), layout, original=size + len(sizes) - 1) for size in sizes)
+            yield bytes([RECORDS, options]) + read
+            yield bytes([RECORDS, options]) + read[:-9]
     for family in (4, 6):
         for protocol in ("tcp", "udp"):
             packets = flow(family, protocol, [40, 40, 40, 7])

@@ -1,8 +1,9 @@
-"""Slow twins of the GSO and GRO kernels, written from the RFCs and from what Linux does.
+"""Slow twins of the GSO, GRO and BPF kernels, written from the RFCs and from what Linux does.
 
 `split` is what Linux makes of a super-packet (tcp_gso_segment, __udp_gso_segment, skb_checksum_help), or
 refuses (virtio_net_hdr_to_skb).  `coalesce` is what its GRO merges (tcp_gro_receive, udp_gro_receive,
-inet_gro_receive), less what would not come apart into the very same bytes.
+inet_gro_receive), less what would not come apart into the very same bytes.  `records` is what bpf(4) says of
+the bytes of one read.
 """
 
 import struct
@@ -334,3 +335,38 @@ def finish(packets, item, trusted):
     pseudo = ones_sum(layout.addresses, protocol + size - transport)
     headers = replace(headers, transport + offset, struct.pack("!H", pseudo))
     return indices, struct.pack(HEADER, *fields), headers + payload
+
+
+# --- records ---
+
+RECORD = {8: "=IIIIH", 16: "=QQIIH"}  # by the size of the timestamp: the fields that every system has
+
+
+def record(packet, layout, *, captured=None, original=None, header=None, seconds=0, microseconds=0):
+    """A record and its padding; whatever is given is written there, true or not."""
+    timestamp_size, alignment = layout
+    form = RECORD[timestamp_size]
+    size = struct.calcsize(form)
+    header = size if header is None else header
+    captured = len(packet) if captured is None else captured
+    original = captured if original is None else original
+    fields = struct.pack(form, seconds, microseconds, captured, original, header)
+    made = fields + bytes(max(header - size, 0)) + packet
+    return made + bytes(-len(made) % alignment)
+
+
+def records(data, layout):
+    """(Where its packet is, packet, whole size, seconds, microseconds) of each; Refused if broken."""
+    timestamp_size, alignment = layout
+    form = RECORD[timestamp_size]
+    at, found = 0, []
+    while at < len(data):
+        if len(data) - at < struct.calcsize(form):
+            return [*found, Refused]
+        seconds, microseconds, captured, original, header = struct.unpack_from(form, data, at)
+        start, end = at + header, at + header + captured
+        if header < struct.calcsize(form) or captured > original or end > len(data):
+            return [*found, Refused]
+        found.append((start, data[start:end], original, seconds, microseconds))
+        at += -(-(header + captured) // alignment) * alignment
+    return found
