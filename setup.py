@@ -28,6 +28,7 @@ SOURCES = {
     "tuntap._kernels.gso": "tuntap/_kernels/gso.pyx",
     "tuntap._offload": "tuntap/_offload.pyx",
     "tuntap._os.native": f"tuntap/_os/{core}.pyx",
+    "tuntap._records": "tuntap/_records.pyx",
     "tuntap._turns": "tuntap/_turns.pyx",
 }
 

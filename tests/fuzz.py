@@ -14,6 +14,7 @@ import contextlib
 import ctypes
 import faulthandler
 import fcntl
+import functools
 import gc
 import os
 import random
@@ -585,6 +586,56 @@ def fuzz_frames(rng, _):
                     theirs.recv(70000, socket.MSG_DONTWAIT)
 
 
+@functools.cache
+def framing():
+    return build_harness.load(Path(__file__).with_name("_framing.pyx"))
+
+
+def fuzz_records(rng, _):
+    """A read of BPF records is its packets, and one error for what is broken."""
+    layout = rng.choice([bpf.MACOS, bpf.FREEBSD])
+    buffer = rng.choice([64, 1000, 8000])
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with theirs, tuntap.Tap.from_fd(ours.detach()) as device:
+        framing().receive_records(device, *layout, buffer)
+        for _ in range(rng.randint(1, 20)):
+            data = some_records(rng, layout)
+            theirs.send(data)
+            flying = deque(twins.records(data[:buffer], layout))
+            is_broken = flying[-1] is twins.Refused
+            if is_broken:
+                flying.pop()
+            flying = deque(entry[1:3] for entry in flying if entry[1])
+            while flying:
+                receive_records(rng, device, flying)
+            try:
+                device.recv(0)
+            except tuntap.PacketError:
+                check(is_broken, "nothing is broken")
+            except TimeoutError:
+                check(not is_broken, "what is broken is no error")
+            else:
+                raise Wrong("a packet that was not sent")
+
+
+def receive_records(rng, device, flying):
+    """A batch of (packet, original size)."""
+    slot_size = rng.choice([1, 20, 100, 300])
+    headroom, guard = rng.choice([0, 5]), rng.choice([0, 64])
+    batch, memory = guarded_batch(rng.choice([1, 2, 5, 64]), slot_size, headroom, guard)
+    count = device.recv_batch(batch, 0)
+    check(count == min(len(flying), batch.capacity), "count", count, len(flying))
+    check(device.pending == len(flying) - count, "pending", device.pending)
+    cut = []
+    for i in range(count):
+        packet, original = flying.popleft()
+        if original > min(len(packet), slot_size):
+            cut.append(i)
+        check(bytes(batch[i]) == packet[:slot_size], "another packet", i)
+    check(batch.truncated == tuple(cut), "truncated", batch.truncated, cut)
+    check_guards(batch, memory)
+
+
 def fuzz_call_arguments(rng, _):
     """Arguments of the wrong kind are refused as documented, and the device goes on."""
     one, other = testing.pair(tuntap.Tap)
@@ -797,6 +848,7 @@ ALWAYS = [
     (fuzz_transfer, 10),
     (fuzz_offload, 10),
     (fuzz_frames, 10),
+    (fuzz_records, 10),
     (fuzz_call_arguments, 10),
     (fuzz_adopt, 4),
     (fuzz_threads, 2),
@@ -827,6 +879,7 @@ def main():
     warnings.simplefilter("error")
     faulthandler.enable()
     harness = build_harness.load()
+    framing()  # not in the time of a case
     kinds = [*ALWAYS, (fuzz_real_device, 3)] if enter_network() else ALWAYS
     print(f"seed {seed}, for {arguments.seconds:g} seconds", flush=True)
 

@@ -82,7 +82,9 @@ KERNELS = sources("_kernels/*.py", "_kernels/*.pyx", "_kernels/*.pxd") if IN_TRE
 CORES = sources("_os/*.pyx") if IN_TREE else []
 OS = [*CORES, *sources("_os/*.pxd", "_os/*.py")] if IN_TREE else []
 JOINT = (
-    sources("_core.pyx", "_core.pxd", "_offload.pyx", "_offload.pxd", "_turns.pyx", "_turns.pxd")
+    sources(
+        *(f"_{name}.p{kind}" for name in ("core", "offload", "records", "turns") for kind in ("yx", "xd"))
+    )
     if IN_TREE
     else []
 )
@@ -164,6 +166,7 @@ class TestDirection:
             "tuntap._errors",
             "tuntap._core",
             "tuntap._offload",
+            "tuntap._records",
             "tuntap._trio",  # what _turns is for asyncio
         )
         assert not {m for m in own_imports(path) if not within(m, *allowed)}
@@ -360,5 +363,5 @@ class TestContract:
         contract = (PACKAGE / "_os" / "native.pxd").read_text(encoding="utf-8")
         names = re.findall(r"^cdef \w+ (os_\w+)\(", contract, re.MULTILINE)
         assert len(names) > 20
-        joint = code_of(PACKAGE / "_core.pyx") + code_of(PACKAGE / "_offload.pyx")
+        joint = "".join(code_of(path) for path in JOINT)
         assert not [name for name in names if not re.search(rf"\b{name}\s*\(", joint)]

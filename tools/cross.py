@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 EVERYWHERE = [
     "tuntap/_core.pyx",
     "tuntap/_offload.pyx",
+    "tuntap/_records.pyx",
     "tuntap/_turns.pyx",
     *(str(path.relative_to(ROOT)) for path in sorted((ROOT / "tuntap/_kernels").glob("*.pyx"))),
 ]

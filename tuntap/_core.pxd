@@ -5,6 +5,7 @@ from libc.stdint cimport int32_t, int64_t, intptr_t, uint8_t, uint32_t, uint64_t
 from tuntap._offload cimport Offload
 from tuntap._os.lock cimport AtomicFlag, AtomicInt32, AtomicUint32, Lock
 from tuntap._os.native cimport Handle, SlotView, Watch
+from tuntap._records cimport Records
 
 
 # Outcomes of a call beside n >= 0 and -errno; no errno is that large.
@@ -38,6 +39,7 @@ cdef class Event:
 cdef class Port:
     cdef Handle handle
     cdef Offload *offload           # NULL unless packets have a virtio-net header
+    cdef Records *records           # NULL unless they are received in BPF records
     cdef SuperPacketTypes types     # shared by the queues of a device
     cdef char label[64]             # the name in messages; empty before the first use
     cdef readonly dict _loops       # of each event loop that has a task waiting here, its `Waits`
@@ -60,8 +62,8 @@ cdef class Port:
     cdef int to_wake                # waiters that have not yet seen the wake-up
     cdef unsigned int epoch         # counts wake-ups
     cdef unsigned int interrupts    # and those of them that are interrupts
-    cdef bint has_segments          # `pending` is not 0; under recv_lock, too
-    cdef AtomicFlag tasks_want_to_know    # that there are segments
+    cdef bint has_packets           # in memory; under recv_lock, too
+    cdef AtomicFlag tasks_want_to_know    # that there are packets in memory
     cdef AtomicFlag latched               # an interrupt that found nobody waiting
     cdef AtomicFlag is_shut
     cdef AtomicFlag is_closed             # closing or closed
@@ -70,6 +72,7 @@ cdef class Port:
     cdef void init_locks(self)
     cdef set_label(self, str label)
     cdef learn_label(self)
+    cdef int use_records(self) except -1
     cdef void wake_waiters(self) noexcept nogil
     cdef void release(self) noexcept nogil
     cdef int begin_wait(self, int path, unsigned int *interrupts) noexcept nogil
@@ -77,7 +80,7 @@ cdef class Port:
     cdef int may_wait(self, int path, int64_t timeout_ns) noexcept nogil
     cdef bint wait_ready(self, int path, object timeout, Event event) except -1
     cdef tell_tasks(self)
-    cdef void note_segments(self, bint are_there) noexcept nogil
+    cdef void note_packets(self, bint are_there) noexcept nogil
     cdef int receive(self, SlotView *slots, int stop) noexcept nogil
     cdef int receive_in_time(
         self, SlotView *slots, int stop, int64_t timeout_ns, intptr_t other) noexcept nogil

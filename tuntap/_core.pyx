@@ -33,6 +33,7 @@ from tuntap._kernels.virtio cimport VIRTIO_HEADER_SIZE, VirtioHeader, virtio_dec
 from tuntap._offload cimport INBOX_SIZE, LARGEST_PACKET, offload_begin, offload_recv, offload_send
 from tuntap._os.lock cimport give, lock_init, take
 from tuntap._os.native cimport *
+from tuntap._records cimport Records, records_forget, records_left, records_new, records_recv
 
 import os
 import weakref
@@ -529,6 +530,7 @@ cdef class Port:
     def __dealloc__(self):
         os_close(&self.handle)
         free(self.offload)
+        free(self.records)
         if self.idle != NULL:
             PyThread_release_lock(self.idle)
             PyThread_free_lock(self.idle)
@@ -634,7 +636,7 @@ cdef class Port:
 
     @property
     def pending(self):
-        """int: Packets of a super-packet that were read with it and wait for the next receive.
+        """int: Packets that were read together with others and wait for the next receive.
 
         They are there although `fileno()` may not be readable: receive until `TimeoutError` before
         waiting on it.
@@ -644,6 +646,8 @@ cdef class Port:
             take(&self.recv_lock)
             if self.offload != NULL:
                 count = self.offload.segments - self.offload.next
+            elif self.records != NULL:
+                count = records_left(self.records)
             give(&self.recv_lock)
         return count
 
@@ -684,9 +688,18 @@ cdef class Port:
         if result < 0:
             raise describe(PATH_CONTROL, -result, handle.failed[PATH_CONTROL], label)
         self.handle = handle[0]
+        self.use_records()
         self.set_label(label or "a new device")
         self.is_closed = False
         _forkers.add(self)
+
+    cdef int use_records(self) except -1:
+        """If packets come in BPF records, have memory for those of a read; nobody has received yet."""
+        if self.handle.framing[PATH_RECV] == FRAMING_BPF:
+            self.records = records_new(&self.handle)
+            if self.records == NULL:
+                raise MemoryError()
+        return 0
 
     @property
     def closed(self):
@@ -765,14 +778,18 @@ cdef class Port:
     cdef void release(self) noexcept nogil:
         """Give up what the port holds; nobody waits any more."""
         cdef Offload *offload
+        cdef Records *records
         take(&self.recv_lock)
         take(&self.send_lock)
         take(&self.control_lock)
         os_close(&self.handle)
         # Forgotten first, so that a child forked in between does not free it again.
         offload = self.offload
+        records = self.records
         self.offload = NULL
+        self.records = NULL
         free(offload)
+        free(records)
         give(&self.control_lock)
         give(&self.send_lock)
         give(&self.recv_lock)
@@ -898,7 +915,7 @@ cdef class Port:
         if self.receive_all(&slot, 1, timeout, event) == 0:
             return None
         if slot.cuts:
-            raise too_large(slot.slot_size)
+            raise too_large(slot.slot_size, length)
         return PyBytes_FromStringAndSize(<char *> memory, length)
 
     def recv_into(self, buffer, timeout=None, *, Event event=None):
@@ -941,7 +958,7 @@ cdef class Port:
                 one_slot(&slot, <uint8_t *> memory.buf, memory.len, memory.len, &length, &cut)
                 self.receive_all(&slot, 1, timeout, event)
             if slot.cuts:
-                raise too_large(memory.len)
+                raise too_large(memory.len, length)
         finally:
             PyBuffer_Release(&memory)
         return length
@@ -987,7 +1004,7 @@ cdef class Port:
             memcpy(view.buf, memory + at, part)
             at += part
         if slot.cuts:
-            raise too_large(parts.size)
+            raise too_large(parts.size, length)
         return length
 
     def recv_batch(self, Slots batch not None, timeout=None, *, Event event=None):
@@ -1309,6 +1326,7 @@ cdef class Port:
         """Move what is there; recv_lock is held."""
         cdef int error = 0
         cdef int count
+        cdef bint are_left = False
         if self.is_shut or self.is_closed:
             return IS_CLOSED if self.is_closed else IS_SHUT
         if self.pending[PATH_RECV]:
@@ -1318,24 +1336,30 @@ cdef class Port:
         if self.offload != NULL:
             count = offload_recv(self.offload, &self.handle, slots, stop, &error)
             self.drained = error == EAGAIN
-            if self.drained:
-                error = 0
-            if self.has_segments != (self.offload.next < self.offload.segments):
-                self.note_segments(not self.has_segments)
+            are_left = self.offload.next < self.offload.segments
         else:
-            count = os_recv(&self.handle, slots, 0, stop, &error)
-            self.drained = error == 0 and count < stop
+            if self.records != NULL:
+                count = records_recv(self.records, &self.handle, slots, stop, &error)
+                self.drained = error == EAGAIN
+                are_left = self.records.walk.at < self.records.walk.bytes.size
+            else:
+                count = os_recv(&self.handle, slots, 0, stop, &error)
+                self.drained = error == 0 and count < stop
             if slots.headers != NULL:
                 memset(slots.headers, 0, count * VIRTIO_HEADER_SIZE)
+        if self.has_packets != are_left:
+            self.note_packets(are_left)
+        if error == EAGAIN:
+            error = 0
         if error == 0 or count == 0:
             return count if error == 0 else -error
         self.pending[PATH_RECV] = error
         return count
 
-    cdef void note_segments(self, bint are_there) noexcept nogil:
-        """The descriptor does not show segments that wait in memory: who waits for it is told."""
+    cdef void note_packets(self, bint are_there) noexcept nogil:
+        """The descriptor does not show packets that wait in memory: who waits for it is told."""
         take(&self.state_lock)
-        self.has_segments = are_there
+        self.has_packets = are_there
         if are_there and not self.is_closed:
             self.wake_waiters()
             self.tasks_want_to_know = self.tasks > 0
@@ -1382,7 +1406,7 @@ cdef class Port:
             return IS_CLOSED
         if self.is_shut:
             return IS_SHUT
-        if path == PATH_RECV and self.has_segments:
+        if path == PATH_RECV and self.has_packets:
             return 1
         if self.latched and timeout_ns:
             self.latched = False
@@ -1634,10 +1658,12 @@ cdef class Port:
         """In the child: whoever held a lock or waited is a thread of the parent."""
         self.init_locks()
         self.waiters = self.to_wake = self.tasks = self.holds = 0
+        # What was read before the fork is the parent's.
+        self.has_packets = False
+        if self.records != NULL:
+            records_forget(self.records)
         if self.offload != NULL:
-            # What was read before the fork is the parent's.
             self.offload.next = self.offload.segments
-            self.has_segments = False
             self.offload.is_partial = False
         if self.is_closed:
             os_close(&self.handle)    # a thread of the parent was closing it
@@ -1715,7 +1741,9 @@ cdef tuple address_tuple(const Address *address):
     )
 
 
-cdef object too_large(Py_ssize_t room):
+cdef object too_large(Py_ssize_t room, Py_ssize_t length):
+    if length < room:
+        return PacketError(EMSGSIZE, f"the system captured the first {length} bytes of the packet, the rest is lost")
     return PacketError(
         EMSGSIZE, f"the packet is larger than the {room} bytes given; they hold its beginning, the rest is lost")
 

@@ -216,7 +216,8 @@ cdef void os_close(Handle *handle) noexcept nogil
 cdef int os_recv(Handle *handle, SlotView *slots, int start, int stop, int *error) noexcept nogil
 cdef int os_send(Handle *handle, SlotView *slots, int start, int stop, int *error) noexcept nogil
 
-# One packet with whatever the framing puts in front of it, bytes or -errno; -EAGAIN would wait.
+# One packet with whatever the framing puts in front of it, or the records of a read: at least one byte, or -errno;
+# -EAGAIN would wait.
 cdef intptr_t os_recv_parts(Handle *handle, Part *parts, int count) noexcept nogil
 cdef intptr_t os_send_parts(Handle *handle, Part *parts, int count) noexcept nogil
 
@@ -276,10 +277,15 @@ cdef inline void handle_clear(Handle *handle) noexcept nogil:
 
 cdef inline void slot_fill(SlotView *slots, int slot, intptr_t size) noexcept nogil:
     """Note that a packet of `size` bytes went to a slot, which has as much of it as it holds."""
-    cdef int32_t cuts = (<volatile int32_t *> &slots.cuts)[0]
     if size > slots.slot_size:
         size = slots.slot_size
-        if cuts < slots.capacity:     # two devices may be told to fill one batch at once
-            slots.cut[cuts] = slot
-            slots.cuts = cuts + 1
+        slot_cut(slots, slot)
     slots.lengths[slot] = <int32_t> size
+
+
+cdef inline void slot_cut(SlotView *slots, int slot) noexcept nogil:
+    """Note that a slot has the beginning of its packet only."""
+    cdef int32_t cuts = (<volatile int32_t *> &slots.cuts)[0]
+    if cuts < slots.capacity:     # two devices may be told to fill one batch at once
+        slots.cut[cuts] = slot
+        slots.cuts = cuts + 1
