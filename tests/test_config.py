@@ -225,7 +225,6 @@ def test_bad_addresses(address):
         ipaddress.ip_network("10.0.0.0/24"), bytearray(4), (None, "10.0.0.1"), (5, "10.0.0.1"),
         (b"\x0a\0\0\1", "10.0.0.2"), (("10.0.0.1", "10.0.0.2"), "10.0.0.3"),
     ],
-    ids=repr,
 )  # fmt: skip
 def test_addresses_of_the_wrong_type(address):
     refused(TypeError, Tun, addresses=[address])

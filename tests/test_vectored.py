@@ -158,7 +158,6 @@ class TestRecv:
             (np.zeros((8, 8), np.uint8).T[1:], ValueError), ("text", TypeError), (None, TypeError),
             (5, TypeError), ([bytearray(5)], TypeError), (socket, TypeError),
         ],
-        ids=str,
     )  # fmt: skip
     @pytest.mark.parametrize("position", [0, 1, 2])
     def test_one_that_cannot_be(self, ends, bad, error, position):
@@ -288,7 +287,6 @@ class TestSend:
             (memoryview(bytes(20))[::2], ValueError), (np.zeros((8, 8), np.uint8)[:, 1], ValueError),
             ("text", TypeError), (None, TypeError), (5, TypeError), ([b""], TypeError),
         ],
-        ids=str,
     )  # fmt: skip
     @pytest.mark.parametrize("position", [0, 1, 2])
     def test_one_that_cannot_be(self, ends, bad, error, position):

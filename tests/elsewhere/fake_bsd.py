@@ -10,9 +10,9 @@ import struct
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-import wire
+import layouts
 from fake_kernel import FAILED, SIGNATURES, Kernel, Refusal, put, take
-from wire import (
+from layouts import (
     IN,
     OUT,
     VOID,
@@ -69,16 +69,16 @@ class BSD(Kernel):
     IFREQ = 32  # bytes of a struct ifreq
     AF_LINK = 18
     AF_INET6: int
-    COUNTERS: wire.Layout  # struct if_data
+    COUNTERS: layouts.Layout  # struct if_data
     ND6_FLAGS: int  # where the flags are in a struct in6_ndireq
-    ROUTE: wire.Layout  # struct rt_msghdr
+    ROUTE: layouts.Layout  # struct rt_msghdr
     ROUTE_VERSION = 5
     ROUTE_ALIGNMENT = 8
-    LINK: wire.Layout  # struct if_msghdr up to its struct if_data
+    LINK: layouts.Layout  # struct if_msghdr up to its struct if_data
     LINK_SIZE = 32  # of a struct sockaddr_dl
-    ADDRESS: wire.Layout  # struct ifa_msghdr
+    ADDRESS: layouts.Layout  # struct ifa_msghdr
     RTM_IFINFO, RTM_NEWADDR, RTM_DELADDR = 0xE, 0xC, 0xD
-    ANNOUNCEMENT: wire.Layout  # struct if_announcemsghdr
+    ANNOUNCEMENT: layouts.Layout  # struct if_announcemsghdr
     RTM_IFANNOUNCE: int
     SO_RERROR: int | None = None
     DELETE_FLAGS = 0
@@ -118,7 +118,7 @@ class BSD(Kernel):
                 found.append(tuple(arguments))
             elif call.name == "write" and descriptor in self.route_numbers:
                 kind = arguments[0][3]
-                if kind != wire.RTM_GET:
+                if kind != layouts.RTM_GET:
                     found.append(("route", self.unnumbered(arguments[0])))
         return found
 
@@ -377,18 +377,18 @@ class BSD(Kernel):
         kind = header["type"]
         self.check({1: "route(RTM_ADD)", 2: "route(RTM_DELETE)", 4: "route(RTM_GET)"}[kind])
         found = self.addresses_behind(message, header)
-        subnet = (found[wire.RTA_DST], prefix_of(found[wire.RTA_NETMASK]))
-        if kind == wire.RTM_GET:
+        subnet = (found[layouts.RTA_DST], prefix_of(found[layouts.RTA_NETMASK]))
+        if kind == layouts.RTM_GET:
             if subnet not in self.routes:
                 raise Refusal("ESRCH")
-            index = self.routes[subnet] if header["addrs"] & wire.RTA_IFP or not self.ASKS_FOR_LINK else 0
+            index = self.routes[subnet] if header["addrs"] & layouts.RTA_IFP or not self.ASKS_FOR_LINK else 0
             answer = self.ROUTE.pack(**header | {"index": index, "pid": self.PID})
             for end in self.route_ends.values():
                 end.send(answer + message[self.ROUTE.size :])
-        elif kind == wire.RTM_ADD:
+        elif kind == layouts.RTM_ADD:
             if subnet in self.routes:
                 raise Refusal("EEXIST")
-            self.routes[subnet] = self.gateway(found[wire.RTA_GATEWAY])
+            self.routes[subnet] = self.gateway(found[layouts.RTA_GATEWAY])
         elif self.routes.pop(subnet, None) is None:
             raise Refusal("ESRCH")
 
@@ -412,8 +412,8 @@ class BSD(Kernel):
         address, mask, far = self.sockaddrs(interface, Address(ip, prefix, other))
         link = sockaddr_dl(self.AF_LINK, interface.index, 0, name, b"", self.LINK_SIZE)
         addresses = [mask, link, address] + [far] * (other is not None)
-        bits = wire.RTA_NETMASK | wire.RTA_IFP | wire.RTA_IFA | (wire.RTA_BRD if other else 0)
-        return wire.route_message(
+        bits = layouts.RTA_NETMASK | layouts.RTA_IFP | layouts.RTA_IFA | (layouts.RTA_BRD if other else 0)
+        return layouts.route_message(
             self.ADDRESS, self.ROUTE_VERSION, self.ROUTE_ALIGNMENT, addresses,
             type=kind, index=interface.index, addrs=bits,
         )  # fmt: skip
@@ -438,7 +438,7 @@ class BSD(Kernel):
                     (found[1 << bit],) = struct.unpack_from("H", message, at + 2)
                 else:
                     found[1 << bit] = read_sockaddr(message[at : at + length])
-                at += len(wire.padded(bytes(length), self.ROUTE_ALIGNMENT))
+                at += len(layouts.padded(bytes(length), self.ROUTE_ALIGNMENT))
         assert at == len(message), "bytes behind the last address"
         return found
 
@@ -550,14 +550,14 @@ class FreeBSD(BSD):
     """sys/net/if_tuntap.c of FreeBSD 13 to 15."""
 
     AF_INET6 = 28
-    LINK = wire.Layout("=HBBiiH2x", "msglen version type addrs flags index")
+    LINK = layouts.Layout("=HBBiiH2x", "msglen version type addrs flags index")
     LINK_SIZE = 54
-    ADDRESS = wire.Layout("=HBBiiH2xi", "msglen version type addrs flags index metric")
-    ANNOUNCEMENT = wire.Layout("=HBBH16sH", "msglen version type index name what")
+    ADDRESS = layouts.Layout("=HBBiiH2xi", "msglen version type addrs flags index metric")
+    ANNOUNCEMENT = layouts.Layout("=HBBH16sH", "msglen version type index name what")
     RTM_IFANNOUNCE = 0x11
     SO_RERROR = 0x20000
-    DELETE_FLAGS = wire.RTF_PINNED  # or a route of the system stays
-    ROUTE = wire.Layout(
+    DELETE_FLAGS = layouts.RTF_PINNED  # or a route of the system stays
+    ROUTE = layouts.Layout(
         "=HBBH2xiiiiiiQ112x", "msglen version type index flags addrs pid seq errno fmask inits"
     )
     ND6_FLAGS = 16 + 5 * 4
@@ -584,7 +584,7 @@ class FreeBSD(BSD):
         TUNSTRANSIENT=request(IN, "t", 98, 4),
         TUNGTRANSIENT=request(OUT, "t", 99, 4),
     )
-    COUNTERS = wire.Layout(
+    COUNTERS = layouts.Layout(
         "=BBBBBBHIIQ" + 12 * "Q" + "QQ16x",
         "type physical addrlen hdrlen link_state vhid datalen mtu metric baudrate ipackets "
         "ierrors opackets oerrors collisions ibytes obytes imcasts omcasts iqdrops oqdrops "
@@ -735,15 +735,15 @@ class OpenBSD(BSD):
     """sys/net/if_tun.c of OpenBSD 7, which has both drivers."""
 
     AF_INET6 = 24
-    LINK = wire.Layout(
+    LINK = layouts.Layout(
         "=HBBHHHBBiii", "msglen version type hdrlen index tableid pad1 pad2 addrs flags xflags"
     )
-    ADDRESS = wire.Layout(
+    ADDRESS = layouts.Layout(
         "=HBBHHHBBiii", "msglen version type hdrlen index tableid pad1 pad2 addrs flags metric"
     )
-    ANNOUNCEMENT = wire.Layout("=HBBHHH16s", "msglen version type hdrlen index what name")
+    ANNOUNCEMENT = layouts.Layout("=HBBHHH16s", "msglen version type hdrlen index what name")
     RTM_IFANNOUNCE = 0xF
-    ROUTE = wire.Layout(
+    ROUTE = layouts.Layout(
         "=HBBHHHBBiiiiiiI56x",
         "msglen version type hdrlen index tableid priority mpls addrs flags fmask pid seq errno inits",
     )
@@ -761,7 +761,7 @@ class OpenBSD(BSD):
         TUNGIFINFO=request(OUT, "t", 92, 12),
         TUNSIFMODE=request(IN, "t", 93, 4),
     )
-    COUNTERS = wire.Layout(
+    COUNTERS = layouts.Layout(
         "=BBBBIIIQ" + 12 * "Q" + "I4x16x",
         "type addrlen hdrlen link_state mtu metric rdomain baudrate ipackets ierrors opackets "
         "oerrors collisions ibytes obytes imcasts omcasts iqdrops oqdrops noproto capabilities",
@@ -820,13 +820,13 @@ class NetBSD(BSD):
     AF_INET6 = 24
     ASKS_FOR_LINK = True
     ROUTE_VERSION = 4
-    LINK = wire.Layout("=HBBiiH2x", "msglen version type addrs flags index")
-    ADDRESS = wire.Layout("=HBBH2xiiiii4x", "msglen version type index flags addrs pid addrflags metric")
+    LINK = layouts.Layout("=HBBiiH2x", "msglen version type addrs flags index")
+    ADDRESS = layouts.Layout("=HBBH2xiiiii4x", "msglen version type index flags addrs pid addrflags metric")
     RTM_IFINFO, RTM_NEWADDR, RTM_DELADDR = 0x14, 0x16, 0x17
-    ANNOUNCEMENT = wire.Layout("=HBBH16sH", "msglen version type index name what")
+    ANNOUNCEMENT = layouts.Layout("=HBBH16sH", "msglen version type index name what")
     RTM_IFANNOUNCE = 0x10
     SO_RERROR = 0x4000
-    ROUTE = wire.Layout(
+    ROUTE = layouts.Layout(
         "=HBBH2xiiiiiii4x80x", "msglen version type index flags addrs pid seq errno use inits"
     )
     ND6_FLAGS = 16 + 3 * 4
@@ -850,7 +850,7 @@ class NetBSD(BSD):
         TUNSIFMODE=request(IN, "t", 88, 4),
         TAPGIFNAME=request(OUT, "e", 0, 144),
     )
-    COUNTERS = wire.Layout(
+    COUNTERS = layouts.Layout(
         "=BBBxiQQQ" + 11 * "Q" + "16x",
         "type addrlen hdrlen link_state mtu metric baudrate ipackets ierrors opackets oerrors "
         "collisions ibytes obytes imcasts omcasts iqdrops noproto",

@@ -3,10 +3,10 @@
 import struct
 from typing import ClassVar
 
-import wire
+import layouts
 from fake_bsd import BSD, MULTICAST, POINTOPOINT, RUNNING, requests_of
 from fake_kernel import FAILED, SIGNATURES, Kernel, Refusal, put, take
-from wire import IN, OUT, VOID, request
+from layouts import IN, OUT, VOID, request
 
 SIGNATURES.update(bind="ipi", connect="ipi", dlsym="ps", getpeername="ipp", sysctl="pipppl")
 FAILED.update(dlsym=0)
@@ -25,10 +25,12 @@ class MacOS(BSD):
     """Interfaces live as long as the socket they came by."""
 
     AF_INET6 = 30
-    LINK = wire.Layout("=HBBiiH2x", "msglen version type addrs flags index")
+    LINK = layouts.Layout("=HBBiiH2x", "msglen version type addrs flags index")
     LINK_SIZE = 20
-    ADDRESS = wire.Layout("=HBBiiH2xi", "msglen version type addrs flags index metric")
-    ROUTE = wire.Layout("=HBBH2xiiiiiiI56x", "msglen version type index flags addrs pid seq errno use inits")
+    ADDRESS = layouts.Layout("=HBBiiH2xi", "msglen version type addrs flags index metric")
+    ROUTE = layouts.Layout(
+        "=HBBH2xiiiiiiI56x", "msglen version type index flags addrs pid seq errno use inits"
+    )
     ROUTE_ALIGNMENT = 4
     REQUESTS: ClassVar = requests_of(
         32,
@@ -48,14 +50,14 @@ class MacOS(BSD):
         SIOCAIFADDR_IN6=request(IN, "i", 26, 128),
         CTLIOCGINFO=request(IN | OUT, "N", 3, 100),
     )
-    COUNTERS = wire.Layout(
+    COUNTERS = layouts.Layout(
         "=BBBBBBBBIII" + 13 * "I" + "8xIIII",
         "type typelen physical addrlen hdrlen recvquota xmitquota unused1 mtu metric baudrate "
         "ipackets ierrors opackets oerrors collisions ibytes obytes imcasts omcasts iqdrops "
         "noproto recvtiming xmittiming unused2 hwassist reserved1 reserved2",
     )
 
-    COUNTERS64 = wire.Layout(
+    COUNTERS64 = layouts.Layout(
         "=BBBBBBBBIIQ" + 11 * "Q" + "II8x",
         "type typelen physical addrlen hdrlen recvquota xmitquota unused1 mtu metric baudrate "
         "ipackets ierrors opackets oerrors collisions ibytes obytes imcasts omcasts iqdrops "

@@ -3,10 +3,10 @@
 import ipaddress
 import struct
 
+import layouts
 import pytest
-import wire
+from layouts import ifaliasreq, ifreq, in6_aliasreq, sockaddr_dl, sockaddr_in, sockaddr_in6
 from systems import BSDS
-from wire import ifaliasreq, ifreq, in6_aliasreq, sockaddr_dl, sockaddr_in, sockaddr_in6
 
 NODAD = {"freebsd": 0x20, "openbsd": 0, "netbsd": 0x20}  # netinet6/in6_var.h; OpenBSD has no such flag
 BY_INDEX = {"freebsd": 54}  # where a gateway is the link, the bytes of its address (struct sockaddr_dl)
@@ -71,15 +71,15 @@ class Expected:
         else:
             gateway = self.sockaddr(ip)
         addresses = [self.sockaddr(network.network_address), gateway, self.sockaddr(network.netmask)]
-        bits = wire.RTA_DST | wire.RTA_GATEWAY | wire.RTA_NETMASK
-        flags = wire.RTF_UP | wire.RTF_STATIC
-        if kind == wire.RTM_ADD:  # and what packets to the subnet come from
+        bits = layouts.RTA_DST | layouts.RTA_GATEWAY | layouts.RTA_NETMASK
+        flags = layouts.RTF_UP | layouts.RTF_STATIC
+        if kind == layouts.RTM_ADD:  # and what packets to the subnet come from
             addresses.append(self.sockaddr(ip))
-            bits |= wire.RTA_IFA
+            bits |= layouts.RTA_IFA
         else:
             flags |= self.kernel.DELETE_FLAGS
         kernel = self.kernel
-        return "route", wire.route_message(
+        return "route", layouts.route_message(
             kernel.ROUTE, kernel.ROUTE_VERSION, 8, addresses, type=kind, flags=flags, addrs=bits
         )
 
@@ -104,7 +104,7 @@ def test_ipv4_on_a_tun(kernel, tun, on_tun):
     tun.add_address("10.1.2.3/24")
     assert kernel.told() == [
         on_tun.add4("10.1.2.3", "10.1.2.255", "255.255.255.0"),
-        on_tun.route(wire.RTM_ADD, "10.1.2.0/24", "10.1.2.3"),
+        on_tun.route(layouts.RTM_ADD, "10.1.2.0/24", "10.1.2.3"),
     ]
     assert [str(address) for address in tun.addresses] == ["10.1.2.3/24"]
     assert tun.addresses[0].peer is None
@@ -116,7 +116,7 @@ def test_the_last_address_of_a_subnet(kernel, tun, on_tun):
     tun.add_address("10.1.2.3/31")
     assert kernel.told() == [
         on_tun.add4("10.1.2.3", "10.1.2.2", "255.255.255.254"),
-        on_tun.route(wire.RTM_ADD, "10.1.2.2/31", "10.1.2.3"),
+        on_tun.route(layouts.RTM_ADD, "10.1.2.2/31", "10.1.2.3"),
     ]
     assert tun.addresses[0].peer is None
 
@@ -125,7 +125,7 @@ def test_a_prefix_that_ends_within_a_byte(kernel, tun, on_tun):
     tun.add_address("172.16.77.3/20")
     assert kernel.told() == [
         on_tun.add4("172.16.77.3", "172.16.79.255", "255.255.240.0"),
-        on_tun.route(wire.RTM_ADD, "172.16.64.0/20", "172.16.77.3"),
+        on_tun.route(layouts.RTM_ADD, "172.16.64.0/20", "172.16.77.3"),
     ]
     assert [str(address) for address in tun.addresses] == ["172.16.77.3/20"]
 
@@ -157,7 +157,7 @@ def test_ipv4_is_removed_with_its_route(kernel, tun, on_tun):
     tun.remove_address("10.1.2.3/24")
     assert kernel.told() == [
         on_tun.remove4("10.1.2.3"),
-        on_tun.route(wire.RTM_DELETE, "10.1.2.0/24", "10.1.2.3"),
+        on_tun.route(layouts.RTM_DELETE, "10.1.2.0/24", "10.1.2.3"),
     ]
     assert tun.addresses == []
     assert kernel.routes == {}
@@ -211,7 +211,7 @@ def test_ipv6(kernel, tun, on_tun):
     told = [call for call in kernel.told() if call[0] != "SIOCSIFINFO_FLAGS"]
     assert told == [
         on_tun.add6("fd00:1::5", 64),
-        on_tun.route(wire.RTM_ADD, "fd00:1::/64", "fd00:1::5"),
+        on_tun.route(layouts.RTM_ADD, "fd00:1::/64", "fd00:1::5"),
     ]
     assert [str(address) for address in tun.addresses] == ["fd00:1::5/64"]
 
@@ -221,7 +221,7 @@ def test_an_ipv6_prefix_that_ends_within_a_byte(kernel, tun, on_tun):
     told = [call for call in kernel.told() if call[0] != "SIOCSIFINFO_FLAGS"]
     assert told == [
         on_tun.add6("fd00:1:2:3f00::5", 60),
-        on_tun.route(wire.RTM_ADD, "fd00:1:2:3f00::/60", "fd00:1:2:3f00::5"),
+        on_tun.route(layouts.RTM_ADD, "fd00:1:2:3f00::/60", "fd00:1:2:3f00::5"),
     ]
 
 
@@ -253,7 +253,7 @@ def test_ipv6_is_removed(kernel, tun, on_tun):
     tun.remove_address("fd00:1::5/64")
     assert kernel.told() == [
         on_tun.remove6("fd00:1::5"),
-        on_tun.route(wire.RTM_DELETE, "fd00:1::/64", "fd00:1::5"),
+        on_tun.route(layouts.RTM_DELETE, "fd00:1::/64", "fd00:1::5"),
     ]
     assert tun.addresses == []
 

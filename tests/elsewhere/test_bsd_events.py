@@ -2,8 +2,8 @@
 
 import pytest
 from fake_bsd import RUNNING, UP
+from layouts import pack_name
 from systems import BSDS, SYSTEMS
-from wire import pack_name
 
 
 @pytest.fixture(params=SYSTEMS)

@@ -2,11 +2,11 @@
 
 import struct
 
+import layouts
 import pytest
-import wire
 from fake_bsd import MULTICAST, POINTOPOINT, RUNNING, UP
+from layouts import IN, OUT, ifreq, request
 from systems import BSDS
-from wire import IN, OUT, ifreq, request
 
 
 @pytest.fixture(params=BSDS)
@@ -94,7 +94,7 @@ def test_a_setting_of_another_system(kernel, tun):
 def test_requests_of_the_tests_are_those_the_kernel_knows(kernel):
     """A name that is not in the table would compare with the bare number."""
     assert request(IN | OUT, "i", 17, kernel.IFREQ) in kernel.REQUESTS
-    assert wire.request(IN, "i", 16, kernel.IFREQ) in kernel.REQUESTS
+    assert layouts.request(IN, "i", 16, kernel.IFREQ) in kernel.REQUESTS
 
 
 @pytest.mark.parametrize(("system", "size"), [("freebsd", 72), ("netbsd", 32)])
@@ -106,7 +106,7 @@ def test_quiet(elsewhere, system, size):
         kernel.nd6_rest = bytes(range(1, size - 15))
 
         def expected(flags):
-            data = bytearray(wire.pack_name("tun0") + kernel.nd6_rest)
+            data = bytearray(layouts.pack_name("tun0") + kernel.nd6_rest)
             data[kernel.ND6_FLAGS : kernel.ND6_FLAGS + 4] = struct.pack("I", flags)
             return "SIOCSIFINFO_FLAGS", bytes(data)
 

@@ -4,7 +4,7 @@ import struct
 
 import pytest
 from fake_bsd import UP
-from wire import ifreq
+from layouts import ifreq
 
 ON = struct.pack("i", 1)
 OFF = struct.pack("i", 0)

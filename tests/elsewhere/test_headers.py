@@ -1,9 +1,9 @@
-"""What wire.py and the kernels derive by hand is what the compiler of each system makes of its headers."""
+"""What layouts.py and the kernels derive by hand is what the compiler of each system makes of its headers."""
 
 import crossbuild
 import fake_macos
+import layouts
 import pytest
-import wire
 from fake_bsd import FreeBSD, NetBSD, OpenBSD
 from fake_macos import MacOS
 
@@ -46,7 +46,7 @@ def test_families_and_flags(system, ask):
     expected = {
         "AF_INET": 2, "AF_INET6": kernel.AF_INET6, "AF_LINK": kernel.AF_LINK, "IFF_UP": 1, "IFF_BROADCAST": 2,
         "IFF_POINTOPOINT": 0x10, "IFF_RUNNING": 0x40, "IFF_SIMPLEX": 0x800, "IFF_MULTICAST": 0x8000,
-        "IFNAMSIZ": wire.IFNAMSIZ, "IFT_ETHER": 6,
+        "IFNAMSIZ": layouts.IFNAMSIZ, "IFT_ETHER": 6,
     }  # fmt: skip
     assert ask(list(expected)) == expected
 
@@ -54,14 +54,14 @@ def test_families_and_flags(system, ask):
 def test_structures(system, ask):
     kernel = SYSTEMS[system][0]
     tail = b"\0\0\0\0" if system == "freebsd" else b""
-    alias = wire.ifaliasreq("x", "10.0.0.1", None, "255.0.0.0", tail)
-    alias6 = wire.in6_aliasreq("x", kernel.AF_INET6, "fd00::1", None, 64, 0, 0, 2 * tail)
+    alias = layouts.ifaliasreq("x", "10.0.0.1", None, "255.0.0.0", tail)
+    alias6 = layouts.in6_aliasreq("x", kernel.AF_INET6, "fd00::1", None, 64, 0, 0, 2 * tail)
     expected = {
-        "sizeof(struct ifreq)": len(wire.ifreq("x", size=kernel.IFREQ)),
+        "sizeof(struct ifreq)": len(layouts.ifreq("x", size=kernel.IFREQ)),
         "sizeof(struct ifaliasreq)": len(alias),
         "sizeof(struct in6_aliasreq)": len(alias6),
-        "sizeof(struct sockaddr_in)": len(wire.sockaddr_in("10.0.0.1")),
-        "sizeof(struct sockaddr_in6)": len(wire.sockaddr_in6("fd00::1", kernel.AF_INET6)),
+        "sizeof(struct sockaddr_in)": len(layouts.sockaddr_in("10.0.0.1")),
+        "sizeof(struct sockaddr_in6)": len(layouts.sockaddr_in6("fd00::1", kernel.AF_INET6)),
         "sizeof(struct sockaddr_dl)": {"freebsd": 54, "openbsd": 32, "netbsd": 32}[system],
         "sizeof(struct if_data)": kernel.COUNTERS.size,
         "sizeof(struct ifaddrs)": 64 if system == "netbsd" else 56,
@@ -95,13 +95,13 @@ def test_messages_of_the_routing_socket(system, ask):
     expected = {f"offsetof(struct rt_msghdr, rtm_{name})": layout.offset(name) for name in layout.names}
     expected |= {
         "sizeof(struct rt_msghdr)": layout.size, "RTM_VERSION": SYSTEMS[system][0].ROUTE_VERSION,
-        "RTM_ADD": wire.RTM_ADD, "RTM_DELETE": wire.RTM_DELETE, "RTM_GET": wire.RTM_GET,
-        "RTA_DST": wire.RTA_DST, "RTA_GATEWAY": wire.RTA_GATEWAY, "RTA_NETMASK": wire.RTA_NETMASK,
-        "RTF_UP": wire.RTF_UP, "RTF_HOST": wire.RTF_HOST, "RTF_STATIC": wire.RTF_STATIC,
-        "RTF_GATEWAY": wire.RTF_GATEWAY,
+        "RTM_ADD": layouts.RTM_ADD, "RTM_DELETE": layouts.RTM_DELETE, "RTM_GET": layouts.RTM_GET,
+        "RTA_DST": layouts.RTA_DST, "RTA_GATEWAY": layouts.RTA_GATEWAY, "RTA_NETMASK": layouts.RTA_NETMASK,
+        "RTF_UP": layouts.RTF_UP, "RTF_HOST": layouts.RTF_HOST, "RTF_STATIC": layouts.RTF_STATIC,
+        "RTF_GATEWAY": layouts.RTF_GATEWAY,
     }  # fmt: skip
     if system == "freebsd":
-        expected["RTF_PINNED"] = wire.RTF_PINNED
+        expected["RTF_PINNED"] = layouts.RTF_PINNED
     if SYSTEMS[system][0].SO_RERROR:
         expected["SO_RERROR"] = SYSTEMS[system][0].SO_RERROR
     assert ask(list(expected)) == expected
@@ -112,8 +112,8 @@ def test_notifications(system, ask):
     expected = {
         "offsetof(struct if_msghdr, ifm_data)": kernel.LINK.size,
         "sizeof(struct ifa_msghdr)": kernel.ADDRESS.size,
-        "sizeof(struct if_announcemsghdr)": kernel.ANNOUNCEMENT.size, "RTA_BRD": wire.RTA_BRD,
-        "RTA_IFP": wire.RTA_IFP, "RTA_IFA": wire.RTA_IFA, "RTM_IFINFO": kernel.RTM_IFINFO,
+        "sizeof(struct if_announcemsghdr)": kernel.ANNOUNCEMENT.size, "RTA_BRD": layouts.RTA_BRD,
+        "RTA_IFP": layouts.RTA_IFP, "RTA_IFA": layouts.RTA_IFA, "RTM_IFINFO": kernel.RTM_IFINFO,
         "RTM_NEWADDR": kernel.RTM_NEWADDR, "RTM_DELADDR": kernel.RTM_DELADDR,
         "RTM_IFANNOUNCE": kernel.RTM_IFANNOUNCE, "IFAN_ARRIVAL": 0, "IFAN_DEPARTURE": 1,
     }  # fmt: skip

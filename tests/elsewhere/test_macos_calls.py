@@ -2,10 +2,10 @@
 
 import struct
 
+import layouts
 import pytest
-import wire
 from fake_macos import AF_SYSTEM, SO_RCVBUF, SO_SNDBUF, SOL_SOCKET, SYSPROTO_CONTROL
-from wire import ifaliasreq, ifreq, in6_aliasreq, sockaddr_dl, sockaddr_in, sockaddr_in6
+from layouts import ifaliasreq, ifreq, in6_aliasreq, sockaddr_dl, sockaddr_in, sockaddr_in6
 
 UTUN = b"com.apple.net.utun_control"
 INFO = struct.pack("I96s", 0, UTUN)
@@ -130,9 +130,9 @@ def route(kernel, kind, subnet, mask, own=None):
     """Addresses are padded to words of four bytes, and the link is named by its index."""
     index = kernel.interfaces["utun3"].index
     addresses = [subnet, sockaddr_dl(18, index, 0, "", b"", 20), mask] + [own] * (own is not None)
-    bits = wire.RTA_DST | wire.RTA_GATEWAY | wire.RTA_NETMASK | (wire.RTA_IFA if own else 0)
-    return "route", wire.route_message(
-        kernel.ROUTE, 5, 4, addresses, type=kind, flags=wire.RTF_UP | wire.RTF_STATIC, addrs=bits
+    bits = layouts.RTA_DST | layouts.RTA_GATEWAY | layouts.RTA_NETMASK | (layouts.RTA_IFA if own else 0)
+    return "route", layouts.route_message(
+        kernel.ROUTE, 5, 4, addresses, type=kind, flags=layouts.RTF_UP | layouts.RTF_STATIC, addrs=bits
     )
 
 
@@ -143,7 +143,7 @@ def test_ipv4(kernel, tun):
         ("SIOCAIFADDR", ifaliasreq("utun3", "10.1.2.3", "10.1.2.3", "255.255.255.0")),
         route(
             kernel,
-            wire.RTM_ADD,
+            layouts.RTM_ADD,
             sockaddr_in("10.1.2.0"),
             sockaddr_in("255.255.255.0"),
             sockaddr_in("10.1.2.3"),
@@ -155,7 +155,7 @@ def test_ipv4(kernel, tun):
     tun.remove_address("10.1.2.3/24")
     assert kernel.told() == [
         ("SIOCDIFADDR", ifreq("utun3", sockaddr_in("10.1.2.3"))),
-        route(kernel, wire.RTM_DELETE, sockaddr_in("10.1.2.0"), sockaddr_in("255.255.255.0")),
+        route(kernel, layouts.RTM_DELETE, sockaddr_in("10.1.2.0"), sockaddr_in("255.255.255.0")),
     ]
     assert kernel.routes == {}
 
@@ -165,13 +165,13 @@ def test_ipv6(kernel, tun):
     mask = sockaddr_in6("ffff:ffff:ffff:ffff::", 30)
     assert kernel.told() == [
         ("SIOCAIFADDR_IN6", in6_aliasreq("utun3", 30, "fd00:1::5", None, 64, 0x20)),
-        route(kernel, wire.RTM_ADD, sockaddr_in6("fd00:1::", 30), mask, sockaddr_in6("fd00:1::5", 30)),
+        route(kernel, layouts.RTM_ADD, sockaddr_in6("fd00:1::", 30), mask, sockaddr_in6("fd00:1::5", 30)),
     ]
     assert [str(address) for address in tun.addresses] == ["fd00:1::5/64"]
     tun.remove_address("fd00:1::5/64")
     assert kernel.told() == [
         ("SIOCDIFADDR_IN6", ifreq("utun3", sockaddr_in6("fd00:1::5", 30), 288)),
-        route(kernel, wire.RTM_DELETE, sockaddr_in6("fd00:1::", 30), mask),
+        route(kernel, layouts.RTM_DELETE, sockaddr_in6("fd00:1::", 30), mask),
     ]
 
 

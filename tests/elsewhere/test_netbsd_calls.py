@@ -3,7 +3,7 @@
 import struct
 
 import pytest
-from wire import ifreq, pack_name, sockaddr_dl
+from layouts import ifreq, pack_name, sockaddr_dl
 
 OPEN = 0x2 | 0x4 | 0x400000  # O_RDWR | O_NONBLOCK | O_CLOEXEC, fcntl.h
 ON = struct.pack("i", 1)

@@ -4,7 +4,7 @@ import struct
 
 import pytest
 from fake_bsd import UP
-from wire import ifreq
+from layouts import ifreq
 
 OPEN = 0x2 | 0x4 | 0x10000  # O_RDWR | O_NONBLOCK | O_CLOEXEC, fcntl.h
 TUN_DOWN = struct.pack("H", 0x8050)  # RUNNING, POINTOPOINT, MULTICAST

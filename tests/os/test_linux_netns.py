@@ -249,10 +249,11 @@ def test_from_several_threads_at_once(ip, other_netns):
             problems.append(error)
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(6)]
+    known = {*namespaces_now(), os.readlink(other_netns)}
     for thread in threads:
         thread.start()
     while any(thread.is_alive() for thread in threads):
-        assert set(namespaces_now()) <= {before["self"]} | {os.readlink(other_netns)}
+        assert set(namespaces_now()) <= known
         time.sleep(0.01)
     for thread in threads:
         thread.join()
