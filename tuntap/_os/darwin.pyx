@@ -180,6 +180,7 @@ cdef uint8_t[HEAD_SIZE] HEAD_IPV6 = [0, 0, 0, AF_INET6]
 cdef const char *UTUN = b"utun"
 cdef const char *FETH = b"feth"
 cdef const char *OTHER_NAME = b"the name of the interface"
+cdef const char *OTHER_PEER = b"peer_name"
 
 # What else a device has (Handle.state).
 cdef struct State:
@@ -205,6 +206,10 @@ cdef bint is_any(const char *name, const char *stem) noexcept nogil:
     return name[0] == 0 or strncmp(name, stem, length) == 0 and strcmp(name + length, b"%d") == 0
 
 
+cdef bint is_one(const char *name, const char *stem) noexcept nogil:
+    return is_any(name, stem) or has_stem(name, stem)
+
+
 # --- life ---
 
 cdef int os_open(Handle *handle, const OpenRequest *request) noexcept nogil:
@@ -220,7 +225,7 @@ cdef int os_open(Handle *handle, const OpenRequest *request) noexcept nogil:
     ):
         handle.failed[PATH_CONTROL] = b"utun"
         return -EOPNOTSUPP
-    if not is_any(request.name, stem) and not has_stem(request.name, stem):
+    if not is_one(request.name, stem) or not is_one(request.peer_name, FETH):
         handle.failed[PATH_CONTROL] = OTHER_NAME
         return -EINVAL
     result = open_state(handle)
@@ -321,33 +326,41 @@ cdef int open_feth(Handle *handle, const OpenRequest *request) noexcept nogil:
     cdef int result
     strncpy(handle.name, FETH if is_any(request.name, FETH) else request.name, NAME_SIZE - 1)
     handle.created = if_nametoindex(handle.name) == 0
-    handle.lasts = not handle.created
     if not handle.created:
         if request.flags & OPEN_EXCLUSIVE:
             handle.failed[PATH_CONTROL] = b"if_nametoindex"
             return -EEXIST
         if peer_request(<int> handle.control[0], SIOCGDRVSPEC, handle.name, state.peer) < 0:
             return fail(handle, PATH_CONTROL, b"ioctl(SIOCGDRVSPEC)")
+        if state.peer[0] and not is_any(request.peer_name, FETH) and strcmp(state.peer, request.peer_name) != 0:
+            handle.failed[PATH_CONTROL] = OTHER_PEER
+            return -EBUSY
     else:
         result = create(handle, handle.name)
         if result < 0:
             handle.created = 0
             return result
     if state.peer[0] == 0:
-        strncpy(state.peer, request.peer_name if request.peer_name[0] else FETH, NAME_SIZE - 1)
+        strncpy(state.peer, FETH if is_any(request.peer_name, FETH) else request.peer_name, NAME_SIZE - 1)
         if get_index(handle, state.peer, &index) < 0:
             result = create(handle, state.peer)
             if result < 0:
                 return result
             state.made_peer = True
+        if strcmp(handle.name, state.peer) == 0:
+            handle.failed[PATH_CONTROL] = OTHER_PEER
+            return -EINVAL
         if peer_request(<int> handle.control[0], SIOCSDRVSPEC, handle.name, state.peer) < 0:
             return fail(handle, PATH_CONTROL, b"ioctl(SIOCSDRVSPEC)")
     result = set_up(handle, state.peer, True)
     if result == 0:
-        set_mtu(handle, state.peer, FETH_MTU_LAST)      # or frames that are larger than its MTU are dropped
+        if state.made_peer:
+            set_mtu(handle, state.peer, FETH_MTU_LAST)      # not less than this end has
         result = open_receiver(handle, state.peer)
     if result == 0:
         result = open_sender(handle, state)
+    if result == 0:
+        handle.lasts = not handle.created
     return result
 
 
@@ -445,6 +458,7 @@ cdef int os_adopt(Handle *handle, intptr_t io) noexcept nogil:
     if is_utun(<int> io):
         handle.layer = LAYER_TUN
         handle.prefix = HEAD_SIZE
+        handle.mode = MODE_CONNECTION     # no packet is empty
     result = open_state(handle)
     if result == 0:
         result = pipe_rewake(handle)
@@ -471,11 +485,11 @@ cdef void os_close(Handle *handle) noexcept nogil:
         close_fd(&handle.io)
     handle.io = -1
     if state != NULL:
+        close_fd(&state.sender)
         if handle.owned and handle.created and handle.layer == LAYER_TAP and not handle.lasts:
             destroy(handle, handle.name)
-        if handle.owned and state.made_peer and (not handle.lasts or state.sender < 0):
+        if handle.owned and state.made_peer and not handle.lasts:
             destroy(handle, state.peer)
-        close_fd(&state.sender)
         handle.state = NULL
         free(state)
     close_fd(&handle.wake[0])
@@ -524,6 +538,8 @@ cdef int receive_messages(Handle *handle, SlotView *slots, int start, int stop, 
             return -1
         if count < 0 and errno != EAGAIN:
             error[0] = errno
+        if count == 0:
+            error[0] = ENODEV             # end of file
         if count <= 0:
             break
         for i in range(<int> count):
@@ -545,6 +561,7 @@ cdef int send_messages(Handle *handle, SlotView *slots, int start, int stop, int
     error[0] = 0
     while at < stop and error[0] == 0:
         ready = 0
+        handle.failed[PATH_SEND] = b"sendmsg_x"
         memset(messages, 0, sizeof(messages))
         while at + ready < stop and ready < BATCH:
             packet = slots.data + (at + ready) * slots.stride
@@ -561,7 +578,6 @@ cdef int send_messages(Handle *handle, SlotView *slots, int start, int stop, int
             ready += 1
         if ready == 0:
             break
-        handle.failed[PATH_SEND] = b"sendmsg_x"
         count = state.send(<int> handle.io, messages, ready, MSG_DONTWAIT)
         if count < 0 and at == start and is_missing(errno):
             state.send = NULL
@@ -586,12 +602,12 @@ cdef int send_frames(Handle *handle, SlotView *slots, int start, int stop, int *
     cdef int32_t length
     cdef int i = start
     error[0] = 0
+    handle.failed[PATH_SEND] = b"write"
     while i < stop:
         length = (<volatile int32_t *> slots.lengths)[i]
         if length < 1 or length > slots.slot_size:
             error[0] = EINVAL
             break
-        handle.failed[PATH_SEND] = b"write"
         if write(<int> state.sender, slots.data + i * slots.stride, length) < 0:
             if errno == EINTR:
                 continue
@@ -888,6 +904,8 @@ cdef const char *ADVICE_ROUTED = b"another interface routes this subnet: open wi
 cdef const char *ADVICE_NOT_HERE = b"devices of this system have one queue, no offload, and none of this"
 cdef const char *ADVICE_NO_PROVIDER = b"no descriptor of this process is a utun: call it when the tunnel has started"
 cdef const char *ADVICE_NO_FETH = b"the name belongs to another kind of interface: choose another name"
+cdef const char *ADVICE_OTHER_PEER = b"a pair has two ends of its own: choose another peer_name, or none"
+cdef const char *ADVICE_NO_RECORD = b"what BPF yielded is no record, and the rest of it is lost: receive again"
 
 
 cdef int os_meaning(int path, int error, const char *failed, const char **advice) noexcept nogil:
@@ -901,6 +919,8 @@ cdef int os_meaning(int path, int error, const char *failed, const char **advice
     if error == EBADF:
         return MEANS_CLOSED
     if error == EBADMSG or path == PATH_SEND and error in (EINVAL, EMSGSIZE, EAFNOSUPPORT):
+        if error == EBADMSG and strcmp(failed, b"read") == 0:
+            advice[0] = ADVICE_NO_RECORD
         return MEANS_PACKET
     return MEANS_OTHER
 
@@ -920,6 +940,9 @@ cdef int control_meaning(int error, const char *failed, const char **advice) noe
         return MEANS_GONE
     if strcmp(failed, b"connect(utun)") == 0 and error == EBUSY:
         advice[0] = ADVICE_IN_USE
+        return MEANS_BUSY
+    if failed == OTHER_PEER or strcmp(failed, b"ioctl(SIOCSDRVSPEC)") == 0 and error == EBUSY:
+        advice[0] = ADVICE_OTHER_PEER
         return MEANS_BUSY
     if strncmp(failed, b"ioctl(SIOC", 10) == 0 and strcmp(failed + 11, b"DRVSPEC)") == 0:
         advice[0] = ADVICE_NO_FETH

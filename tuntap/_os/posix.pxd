@@ -327,6 +327,7 @@ cdef inline int posix_send(
         # thread owns it too, so it is read once.
         length = (<volatile int32_t *> slots.lengths)[i]
         if length < 1 or length > slots.slot_size or handle.prefix and packet[0] >> 4 not in (4, 6):
+            handle.failed[PATH_SEND] = b"write"
             error[0] = EINVAL
             break
         size = write_packet(handle, packet, length, prefix6 if packet[0] >> 4 == 6 else prefix4)
