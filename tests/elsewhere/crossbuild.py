@@ -33,6 +33,9 @@ DEFINES = ["-D_GNU_SOURCE=1", "-D_BSD_SOURCE=1"]
 # What each system calls the function that tells where errno is.
 ERRNO_LOCATION = {"freebsd": "__error", "macos": "__error", "netbsd": "__errno", "openbsd": "__errno"}
 
+# Functions that a core looks up by name (dlsym), and that the kernel answers like those it calls.
+BY_NAME = {"macos": ["recvmsg_x", "sendmsg_x"]}
+
 # Functions that touch nothing but memory: those of this machine do.
 PURE = {
     "__memcpy_chk", "__memset_chk", "bcmp", "calloc", "free", "malloc", "memchr", "memcmp", "memcpy",
@@ -70,6 +73,8 @@ int *error_location(void) {{ return &error; }}
         return recorder_callback(number, arguments, &error); \\
     }}
 {calls}
+#pragma GCC visibility pop
+{by_name}
 """
 
 
@@ -211,7 +216,7 @@ def errors(system, folder):
 
 
 def build(system, known, folder, cache):
-    """The package in `folder` with the core of a system; the names of the calls that it makes, in order.
+    """The package in `folder` with the core of a system; the names of the calls that it may make, in order.
 
     `known` are the functions that the callback answers, without what a system puts around the name
     (__socket30, fstat$INODE64).
@@ -229,7 +234,7 @@ def build(system, known, folder, cache):
 
     # The joint compares the errors of the core with numbers, which are the other system's.
     headers = python_headers(folder)
-    for module in ("_core", "_offload", "_turns"):
+    for module in ("_core", "_offload", "_records", "_turns"):
         source = translate(f"tuntap/{module}.pyx", cache)
         zig(
             "-target", HOST, "-shared", "-fPIC", "-O0", "-D_GNU_SOURCE=1", "-include", folder / "errors.h",
@@ -245,18 +250,21 @@ def build(system, known, folder, cache):
     strangers = [name for name in calls if plain(name) not in known]
     if strangers:
         raise RuntimeError(f"the core for {system} calls what no kernel answers here: {', '.join(strangers)}")
+    names = [*calls, *BY_NAME.get(system, ())]
+    records = [f'RECORD({number}, "{name}")' for number, name in enumerate(names)]
     source = folder / "recorder.c"
     source.write_text(
         RECORDER.format(
             location=ERRNO_LOCATION[system],
             extra="".join(EXTRA.values()),
-            calls="\n".join(f'RECORD({number}, "{name}")' for number, name in enumerate(calls)),
+            calls="\n".join(records[: len(calls)]),
+            by_name="\n".join(records[len(calls) :]),
         )
     )
     zig("-target", HOST, "-c", "-O1", "-fPIC", "-fno-builtin", "-o", folder / "recorder.o", source)
     native = package / f"_os/native{suffix}"
     zig("-target", HOST, "-shared", "-o", native, folder / "core.o", folder / "recorder.o")
-    return native, [plain(name) for name in calls]
+    return native, [plain(name) for name in names]
 
 
 def plain(name):
@@ -275,7 +283,12 @@ class Elsewhere:
         self.kernel = kernel(numbers, errors(system, folder))
         self.callback = self.kernel.callback(names)  # kept for as long as the module may call it
         pointer = ctypes.cast(self.callback, ctypes.c_void_p)
-        ctypes.c_void_p.in_dll(ctypes.CDLL(str(native)), "recorder_callback").value = pointer.value
+        library = ctypes.CDLL(str(native))
+        ctypes.c_void_p.in_dll(library, "recorder_callback").value = pointer.value
+        self.kernel.by_name = {
+            name: ctypes.cast(getattr(library, name), ctypes.c_void_p).value
+            for name in BY_NAME.get(system, ())
+        }
 
     @contextlib.contextmanager
     def running(self):

@@ -206,7 +206,7 @@ class BSD(Kernel):
     def SIOCSIFLLADDR(self, _, data):
         interface = self.named(data)
         length, family = data[16:18]
-        if interface.kind != "tap" or length != len(interface.mac):
+        if not interface.mac or length != len(interface.mac):
             raise Refusal("EINVAL")
         assert family == self.AF_LINK
         interface.mac = data[18 : 18 + length]
@@ -283,7 +283,7 @@ class BSD(Kernel):
     def getifaddrs(self, result):
         entries = []
         for interface in self.interfaces.values():
-            kind = ETHER if interface.kind == "tap" else PROPVIRTUAL
+            kind = ETHER if interface.mac else PROPVIRTUAL
             link = sockaddr_dl(self.AF_LINK, interface.index, kind, interface.name, interface.mac, 54)
             entries.append((interface, link, b"", b"", self.if_data(interface)))
             for address in interface.addresses:

@@ -108,3 +108,23 @@ def route_message(layout, version, alignment, addresses, **fields):
     if "hdrlen" in layout.names:
         fields["hdrlen"] = layout.size
     return layout.pack(msglen=layout.size + len(body), version=version, **fields) + body
+
+
+def ifdrv(name, command, size):
+    """net/if.h of macOS: struct ifdrv up to the pointer, a name, a command and how much the pointer is to."""
+    return pack_name(name) + struct.pack("QQ", command, size)
+
+
+def if_fake_request(peer):
+    """net/if_fake_var.h of macOS: four words that are zero, and a union of 128 bytes, here a name."""
+    return struct.pack("32x128s", peer.encode())
+
+
+def sockaddr_ndrv(name):
+    """net/ndrv.h of macOS: length, AF_NDRV, a name."""
+    return struct.pack("BB16s", 18, 27, name.encode())
+
+
+def bpf_hdr(captured, original):
+    """net/bpf.h of macOS: two words of time, what was captured and of how much, the size of all this."""
+    return struct.pack("=IIIIH", 1_700_000_000, 250_000, captured, original, 18)

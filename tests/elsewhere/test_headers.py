@@ -20,7 +20,8 @@ SYSTEMS = {
 
 MACOS = [
     "sys/types.h", "sys/socket.h", "sys/ioctl.h", "sys/sockio.h", "sys/kern_control.h", "sys/sysctl.h",
-    "net/bpf.h", "net/if.h", "net/if_dl.h", "net/if_types.h", "net/if_utun.h", "net/route.h", "netinet/in.h",
+    "net/bpf.h", "net/if.h", "net/if_dl.h", "net/if_types.h", "net/if_utun.h", "net/ndrv.h", "net/route.h",
+    "netinet/in.h",
     "ifaddrs.h",
 ]  # fmt: skip
 
@@ -153,6 +154,7 @@ class TestMacOS:
             "UTUN_OPT_IFNAME": fake_macos.UTUN_OPT_IFNAME, "SOL_SOCKET": fake_macos.SOL_SOCKET,
             "UTUN_OPT_MAX_PENDING_PACKETS": fake_macos.UTUN_OPT_MAX_PENDING_PACKETS,
             "SO_SNDBUF": fake_macos.SO_SNDBUF, "SO_RCVBUF": fake_macos.SO_RCVBUF,
+            "SO_TYPE": fake_macos.SO_TYPE,
             "NET_RT_IFLIST2": fake_macos.NET_RT_IFLIST2, "CTL_NET": fake_macos.CTL_NET,
             "RTM_IFINFO2": fake_macos.RTM_IFINFO2, "RTM_VERSION": MacOS.ROUTE_VERSION,
             "sizeof(struct sockaddr_ctl)": fake_macos.CONTROL.size, "sizeof(struct ctl_info)": 100,
@@ -161,6 +163,21 @@ class TestMacOS:
             "sizeof(struct if_data64)": MacOS.COUNTERS64.size, "offsetof(struct if_msghdr2, ifm_data)": 32,
             "sizeof(struct ifaddrs)": 56, "offsetof(struct sockaddr_ctl, sc_id)": 4,
             "offsetof(struct sockaddr_ctl, sc_unit)": 8, "offsetof(struct sockaddr_ctl, ss_sysaddr)": 2,
+        }  # fmt: skip
+        assert ask(list(expected)) == expected
+
+    def test_a_pair_of_ethernet_interfaces(self, ask):
+        """struct msghdr_x and struct if_fake_request are in no header that Apple hands out."""
+        expected = {
+            "AF_NDRV": fake_macos.AF_NDRV, "SOCK_RAW": fake_macos.SOCK_RAW, "BPF_ALIGNMENT": 4,
+            "sizeof(struct sockaddr_ndrv)": len(layouts.sockaddr_ndrv("feth0")),
+            "offsetof(struct sockaddr_ndrv, snd_name)": 2,
+            "sizeof(struct ifdrv)": len(layouts.ifdrv("feth0", 1, 160)) + 8,
+            "offsetof(struct ifdrv, ifd_cmd)": 16, "offsetof(struct ifdrv, ifd_len)": 24,
+            "offsetof(struct ifdrv, ifd_data)": 32, "sizeof(((struct bpf_hdr *) 0)->bh_tstamp)": 8,
+            "offsetof(struct bpf_hdr, bh_caplen)": 8, "offsetof(struct bpf_hdr, bh_datalen)": 12,
+            "offsetof(struct bpf_hdr, bh_hdrlen)": 16,
+            "offsetof(struct msghdr, msg_flags)": 44,
         }  # fmt: skip
         assert ask(list(expected)) == expected
 
