@@ -4,7 +4,7 @@ How they differ stands in one place, the macros below.  On all three a TUN puts 
 of each packet, which the core hides.
 """
 from libc.errno cimport (
-    EACCES, EADDRNOTAVAIL, EAFNOSUPPORT, EBADF, EBADMSG, EBUSY, EEXIST, EHOSTDOWN, EINVAL, EIO, EMSGSIZE,
+    EACCES, EAFNOSUPPORT, EBADF, EBADMSG, EBUSY, EEXIST, EHOSTDOWN, EINVAL, EIO, EMSGSIZE,
     ENETDOWN, ENODEV, ENOENT, ENOTTY, ENXIO, EOPNOTSUPP, EPERM, errno,
 )
 from libc.stdint cimport int64_t, intptr_t, uint8_t, uint32_t, uint64_t
@@ -113,36 +113,6 @@ cdef extern from *:
     #define ND6_IFF_IFDISABLED 0
     #endif
 
-    /* The MAC address. */
-    static inline int tuntap_set_mac(int fd, const char *name, const unsigned char *mac) {
-    #if defined(__NetBSD__)
-        struct if_laddrreq request;
-        struct sockaddr_dl *address = (struct sockaddr_dl *) &request.addr;
-        int result, link = socket(AF_LINK, SOCK_DGRAM, 0);
-        (void) fd;
-        if (link < 0)
-            return -1;
-        memset(&request, 0, sizeof(request));
-        strncpy(request.iflr_name, name, sizeof(request.iflr_name) - 1);
-        request.flags = IFLR_ACTIVE;
-        address->sdl_len = sizeof(*address);
-        address->sdl_family = AF_LINK;
-        address->sdl_alen = 6;
-        memcpy(LLADDR(address), mac, 6);
-        result = ioctl(link, SIOCALIFADDR, &request);
-        close(link);
-        return result;
-    #else
-        struct ifreq request;
-        memset(&request, 0, sizeof(request));
-        strncpy(request.ifr_name, name, sizeof(request.ifr_name) - 1);
-        request.ifr_addr.sa_len = 6;
-        request.ifr_addr.sa_family = AF_LINK;
-        memcpy(request.ifr_addr.sa_data, mac, 6);
-        return ioctl(fd, SIOCSIFLLADDR, &request);
-    #endif
-    }
-
     /* Whether an interface is of a driver: by its group where it may have another name. */
     static inline int tuntap_is_of(int fd, const char *name, const char *driver) {
     #if defined(__FreeBSD__)
@@ -191,8 +161,7 @@ cdef extern from *:
 
     _Static_assert(AF_INET == 2 && AF_INET < 256 && AF_INET6 < 256, "address families in front of packets");
     """
-    enum: ECONNREFUSED, ECONNRESET, ENOSYS, ENOTCONN, EPIPE
-    size_t strspn(const char *text, const char *accepted) nogil
+    enum: ECONNREFUSED, ECONNRESET, ENOTCONN, EPIPE
     size_t strcspn(const char *text, const char *refused) nogil
     enum: TUNTAP_CREATES, TUNTAP_PICKS_UNIT, TUNTAP_RENAMES, TUNTAP_HAS_TRANSIENT, TUNTAP_ASKS_FOR_HEAD
     enum: TUNTAP_HAS_PID, TUNTAP_HAS_ND
@@ -203,9 +172,8 @@ cdef extern from *:
     const char *node_of "tuntap_node_of"(int fd) nogil
     bint has_driver "tuntap_has_driver"(const char *first_node) nogil
     bint is_of "tuntap_is_of"(int fd, const char *name, const char *driver) nogil
-    int set_mac "tuntap_set_mac"(int fd, const char *name, const uint8_t *mac) nogil
 
-    unsigned long SIOCIFCREATE, SIOCIFDESTROY, SIOCSIFNAME, SIOCGIFINFO_IN6, SIOCSIFINFO_FLAGS
+    unsigned long SIOCSIFNAME, SIOCGIFINFO_IN6, SIOCSIFINFO_FLAGS
     unsigned long TUNGIFNAME, TUNSTRANSIENT, TUNGTRANSIENT, TUNSIFHEAD, TUNGIFHEAD, TUNSIFPID
     enum: ND6_IFF_AUTO_LINKLOCAL, ND6_IFF_NO_DAD, ND6_IFF_IFDISABLED
     ctypedef char *caddr_t
@@ -232,12 +200,6 @@ cdef extern from *:
     const char *devname(dev_t device, mode_t kind) nogil
     unsigned int geteuid() nogil
 
-    struct name_index "if_nameindex":
-        unsigned int if_index
-        char *if_name
-    name_index *if_nameindex() nogil
-    void if_freenameindex(name_index *list) nogil
-
 cdef enum:
     UNITS = 256               # that are tried for one that is free
     PATH_SIZE = 32
@@ -259,10 +221,7 @@ cdef const char *stem_of(int layer) noexcept nogil:
 
 cdef bint has_stem(const char *name, int layer) noexcept nogil:
     """Whether it is the driver's own name: the stem and a unit."""
-    return (
-        strncmp(name, stem_of(layer), 3) == 0 and name[3] != 0
-        and strspn(name + 3, b"0123456789") == strlen(name + 3)
-    )
+    return is_numbered(name, stem_of(layer))
 
 
 cdef bint is_drivers(const char *name) noexcept nogil:
@@ -274,23 +233,12 @@ cdef bint is_drivers(const char *name) noexcept nogil:
 
 
 cdef int create(Handle *handle, char *name) noexcept nogil:
-    """SIOCIFCREATE; a name without a unit gets one where the system picks it."""
-    cdef ifreq request
-    cdef int result
-    memset(&request, 0, sizeof(request))
-    result = on_interface(handle, name, SIOCIFCREATE, &request, b"ioctl(SIOCIFCREATE)")
+    """create_interface, with the driver loaded."""
+    cdef int result = create_interface(handle, name)
     if result == -EINVAL:
         load_driver()
-        result = on_interface(handle, name, SIOCIFCREATE, &request, b"ioctl(SIOCIFCREATE)")
-    if result == 0:
-        memcpy(name, request.ifr_name, NAME_SIZE)
+        result = create_interface(handle, name)
     return result
-
-
-cdef int destroy(Handle *handle, const char *name) noexcept nogil:
-    cdef ifreq request
-    memset(&request, 0, sizeof(request))
-    return on_interface(handle, name, SIOCIFDESTROY, &request, b"ioctl(SIOCIFDESTROY)")
 
 
 cdef int open_node(Handle *handle, const char *name, int layer) noexcept nogil:
@@ -356,7 +304,7 @@ cdef int take(Handle *handle, const OpenRequest *request, char *name) noexcept n
     if result < 0 and handle.created and TUNTAP_CREATES:
         close_fd(&handle.io)
         if result != -EBUSY:          # else somebody has it open, and FreeBSD would wait for that
-            destroy(handle, made)
+            destroy_interface(handle, made)
         handle.created = 0
     memcpy(handle.name, name, NAME_SIZE)
     return result
@@ -382,7 +330,7 @@ cdef int take_free(Handle *handle, const OpenRequest *request, const char *patte
             result = take(handle, &wanted, stem)
             handle.created = 1
             if result < 0 and result != -EBUSY:
-                destroy(handle, stem)
+                destroy_interface(handle, stem)
         return result
     wanted.flags |= OPEN_EXCLUSIVE
     for unit in range(UNITS):
@@ -550,7 +498,7 @@ cdef void os_close(Handle *handle) noexcept nogil:
     handle.io = -1
     # The descriptor first, or SIOCIFDESTROY waits for it; and a child of fork() may have it too.
     if goes and if_nametoindex(name) and not is_open_elsewhere(handle, name, handle.layer):
-        destroy(handle, name)
+        destroy_interface(handle, name)
     close_fd(&handle.wake[0])
     close_fd(&handle.wake[1])
     close_fd(&handle.control[0])
@@ -744,17 +692,13 @@ cdef int os_get_mac(Handle *handle, uint8_t *mac) noexcept nogil:
 cdef int os_set_mac(Handle *handle, const uint8_t *mac) noexcept nogil:
     cdef char name[NAME_SIZE]
     cdef int result = os_get_name(handle, name)
-    if result == 0:
-        result = open_control(handle)
-    if result == 0 and set_mac(<int> handle.control[0], name, mac) < 0:
-        result = fail(handle, PATH_CONTROL, b"ioctl(SIOCSIFLLADDR)")
-    return result
+    return result if result < 0 else set_mac(handle, name, mac)
 
 
 cdef int os_get_addresses(Handle *handle, Address *addresses, int capacity) noexcept nogil:
     cdef char name[NAME_SIZE]
     cdef int result = os_get_name(handle, name)
-    return result if result < 0 else list_addresses(handle, name, False, addresses, capacity)
+    return result if result < 0 else list_addresses(handle, name, addresses, capacity)
 
 
 cdef int os_add_address(Handle *handle, const Address *address) noexcept nogil:
@@ -766,7 +710,7 @@ cdef int os_add_address(Handle *handle, const Address *address) noexcept nogil:
     if result == 0 and TUNTAP_HAS_ND and address.family == 6:
         result = change_discovery(handle, name, ND6_IFF_IFDISABLED, ND6_IFF_NO_DAD)
     if result == 0:
-        result = add_address(handle, name, address, False)
+        result = add_address(handle, name, address)
     if result == 0 and not flags & IFF_UP:
         result = set_up(handle, name, False)     # an address switches it on
     return result
@@ -775,13 +719,13 @@ cdef int os_add_address(Handle *handle, const Address *address) noexcept nogil:
 cdef int os_remove_address(Handle *handle, const Address *address) noexcept nogil:
     cdef char name[NAME_SIZE]
     cdef int result = os_get_name(handle, name)
-    return result if result < 0 else remove_address(handle, name, address, False)
+    return result if result < 0 else remove_address(handle, name, address)
 
 
 cdef int os_set_broadcast(Handle *handle, const uint8_t *broadcast) noexcept nogil:
     cdef char name[NAME_SIZE]
     cdef int result = os_get_name(handle, name)
-    return result if result < 0 else set_broadcast(handle, name, broadcast, False)
+    return result if result < 0 else set_broadcast(handle, name, broadcast)
 
 
 cdef int os_get_statistics(Handle *handle, uint64_t *values) noexcept nogil:
@@ -800,7 +744,7 @@ cdef int os_watch(Handle *handle, Watch *watch) noexcept nogil:
 
 
 cdef int os_next_change(Watch *watch, Change *change) noexcept nogil:
-    return next_change(watch, False, change)
+    return next_change(watch, change)
 
 
 cdef void os_unwatch(Watch *watch) noexcept nogil:
@@ -830,27 +774,12 @@ cdef int os_features(Handle *handle, uint32_t *features) noexcept nogil:
 
 
 cdef int os_interfaces(Handle *handle, char *names, int capacity) noexcept nogil:
-    cdef name_index *every
-    cdef name_index *entry
-    cdef int count = 0
     cdef int result = os_inspect(handle, b"")
     if result < 0:
         return result
-    every = if_nameindex()
-    if every == NULL:
-        result = fail(handle, PATH_CONTROL, b"if_nameindex")
-        os_close(handle)
-        return result
-    entry = every
-    while entry.if_index:
-        if layer_of(handle, entry.if_name) != LAYER_UNKNOWN:
-            if count < capacity:
-                strncpy(names + count * NAME_SIZE, entry.if_name, NAME_SIZE)
-            count += 1
-        entry += 1
-    if_freenameindex(every)
+    result = list_interfaces(handle, layer_of, names, capacity)
     os_close(handle)
-    return count
+    return result
 
 
 cdef int os_delete(Handle *handle, const char *name) noexcept nogil:
@@ -869,7 +798,7 @@ cdef int os_delete(Handle *handle, const char *name) noexcept nogil:
         handle.failed[PATH_CONTROL] = b"ioctl(SIOCIFDESTROY)"
         result = -EBUSY
     if result == 0:
-        result = destroy(handle, name)
+        result = destroy_interface(handle, name)
     os_close(handle)
     return result
 
@@ -891,10 +820,6 @@ cdef const char *ADVICE_ROOT = b"this takes root"
 cdef const char *ADVICE_OTHER_KIND = b"the name belongs to another kind of interface: choose another name"
 cdef const char *ADVICE_IN_USE = b"a descriptor of the interface is open, here or in another process: close it first"
 cdef const char *ADVICE_NO_TUN = b"it is neither a TUN nor a TAP"
-cdef const char *ADVICE_NO_INTERFACE = b"there is no such interface; see `tuntap list`"
-cdef const char *ADVICE_HAS_ADDRESS = b"the interface has this address already; see `addresses`"
-cdef const char *ADVICE_NO_SUCH_ADDRESS = b"the kernel takes no such address on this interface"
-cdef const char *ADVICE_ROUTED = b"another interface routes this subnet: open with route=False, or choose another"
 cdef const char *ADVICE_NOT_HERE = b"devices of this system have one queue, no offload, and none of this"
 
 
@@ -938,27 +863,6 @@ cdef int control_meaning(int error, const char *failed, const char **advice) noe
     if strcmp(failed, b"ioctl(SIOCIFDESTROY)") == 0 and error == EOPNOTSUPP:
         advice[0] = ADVICE_NO_TUN
         return MEANS_UNSUPPORTED
-    if strcmp(failed, b"if_nametoindex") == 0 and error == ENXIO:
-        advice[0] = ADVICE_NO_INTERFACE
-        return MEANS_GONE
-    if strcmp(failed, b"route(RTM_ADD)") == 0 and error == EEXIST:
-        advice[0] = ADVICE_ROUTED
-        return MEANS_BUSY
-    if strncmp(failed, b"ioctl(SIOCAIFADDR", 17) == 0:
-        if error == EEXIST:
-            advice[0] = ADVICE_HAS_ADDRESS
-            return MEANS_BUSY
-        if error in (EADDRNOTAVAIL, EINVAL):
-            advice[0] = ADVICE_NO_SUCH_ADDRESS
-            return MEANS_OTHER
     if error == EBUSY:
         advice[0] = ADVICE_IN_USE
-    if error in (EBUSY, EEXIST):
-        return MEANS_BUSY
-    if error in (ENXIO, ENODEV):
-        return MEANS_GONE
-    if error == EBADF:
-        return MEANS_CLOSED
-    if error in (EOPNOTSUPP, ENOTTY, ENOSYS, EAFNOSUPPORT):
-        return MEANS_UNSUPPORTED
-    return MEANS_OTHER
+    return configuration_meaning(error, failed, advice)

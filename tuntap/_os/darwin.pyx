@@ -5,7 +5,7 @@ of a pair: what the system sends into it BPF reads at the other end, and what AF
 receives.
 """
 from libc.errno cimport (
-    EACCES, EADDRNOTAVAIL, EAFNOSUPPORT, EAGAIN, EBADF, EBADMSG, EBUSY, EEXIST, EINTR, EINVAL, EMSGSIZE, ENETDOWN,
+    EACCES, EAFNOSUPPORT, EAGAIN, EBADF, EBADMSG, EBUSY, EEXIST, EINTR, EINVAL, EMSGSIZE, ENETDOWN,
     ENODEV, ENOENT, ENOMEM, ENOSYS, ENOTTY, ENXIO, EOPNOTSUPP, EPERM, EPIPE, errno,
 )
 from libc.stdint cimport int64_t, intptr_t, uint8_t, uint32_t, uint64_t
@@ -78,16 +78,6 @@ cdef extern from *:
         return 0;
     }
 
-    static inline int tuntap_set_mac(int fd, const char *name, const unsigned char *mac) {
-        struct ifreq request;
-        memset(&request, 0, sizeof(request));
-        strncpy(request.ifr_name, name, sizeof(request.ifr_name) - 1);
-        request.ifr_addr.sa_len = 6;
-        request.ifr_addr.sa_family = AF_LINK;
-        memcpy(request.ifr_addr.sa_data, mac, 6);
-        return ioctl(fd, SIOCSIFLLADDR, &request);
-    }
-
     /* Counters of 64 bits; those of getifaddrs(3) have 32. */
     static inline int tuntap_counters(unsigned int index, struct if_data64 *counters) {
         char buffer[16384];
@@ -113,8 +103,6 @@ cdef extern from *:
     _Static_assert(AF_INET == 2 && AF_INET < 256 && AF_INET6 < 256, "address families in front of packets");
     _Static_assert(sizeof(((struct bpf_hdr *) 0)->bh_tstamp) == 8, "timestamp of a record");
     """
-    size_t strspn(const char *text, const char *accepted) nogil
-
     enum: PF_SYSTEM, AF_SYSTEM, AF_SYS_CONTROL, SYSPROTO_CONTROL, SO_RCVBUF, SO_SNDBUF
     enum: UTUN_OPT_IFNAME, UTUN_OPT_MAX_PENDING_PACKETS
     const char *UTUN_CONTROL_NAME
@@ -147,19 +135,12 @@ cdef extern from *:
         unsigned char snd_name[16]
     enum: BPF_ALIGNMENT
     unsigned long BIOCSBLEN, BIOCIMMEDIATE, BIOCSSEESENT, BIOCSETIF, BIOCSHDRCMPLT, BIOCPROMISC
-    unsigned long SIOCIFCREATE, SIOCIFDESTROY, SIOCSDRVSPEC, SIOCGDRVSPEC
+    unsigned long SIOCSDRVSPEC, SIOCGDRVSPEC
     int peer_request "tuntap_peer"(int fd, unsigned long request, const char *name, char *peer) nogil
-    int set_mac "tuntap_set_mac"(int fd, const char *name, const uint8_t *mac) nogil
 
     struct if_data64:
         uint64_t ifi_ipackets, ifi_opackets, ifi_ibytes, ifi_obytes, ifi_ierrors, ifi_oerrors, ifi_iqdrops
     int counters_of "tuntap_counters"(unsigned int index, if_data64 *counters) nogil
-
-    struct name_index "if_nameindex":
-        unsigned int if_index
-        char *if_name
-    name_index *if_nameindex() nogil
-    void if_freenameindex(name_index *list) nogil
 
     enum: ECONNREFUSED, ECONNRESET, ENOTCONN, ENOTSUP
 
@@ -191,15 +172,6 @@ cdef struct State:
     bint made_peer
 
 
-cdef bint has_stem(const char *name, const char *stem) noexcept nogil:
-    """Whether it is the stem and a unit."""
-    cdef size_t length = strlen(stem)
-    return (
-        strncmp(name, stem, length) == 0 and name[length] != 0
-        and strspn(name + length, b"0123456789") == strlen(name + length)
-    )
-
-
 cdef bint is_any(const char *name, const char *stem) noexcept nogil:
     """Whether it leaves the unit to the system."""
     cdef size_t length = strlen(stem)
@@ -207,7 +179,7 @@ cdef bint is_any(const char *name, const char *stem) noexcept nogil:
 
 
 cdef bint is_one(const char *name, const char *stem) noexcept nogil:
-    return is_any(name, stem) or has_stem(name, stem)
+    return is_any(name, stem) or is_numbered(name, stem)
 
 
 # --- life ---
@@ -282,7 +254,7 @@ cdef int open_utun(Handle *handle, const OpenRequest *request) noexcept nogil:
     make_private(handle.io)
     if utun_control(<int> handle.io, &address.sc_id) < 0:
         return fail(handle, PATH_CONTROL, b"ioctl(CTLIOCGINFO)")
-    if has_stem(request.name, UTUN):
+    if is_numbered(request.name, UTUN):
         for i in range(4, <int> strlen(request.name)):
             unit = unit * 10 + <uint32_t> (request.name[i] - c"0")
         unit += 1                         # 0 leaves it to the kernel
@@ -303,23 +275,6 @@ cdef int open_utun(Handle *handle, const OpenRequest *request) noexcept nogil:
     return 0
 
 
-cdef int create(Handle *handle, char *name) noexcept nogil:
-    """A feth, which gets a unit if it has none."""
-    cdef ifreq request
-    cdef int result
-    memset(&request, 0, sizeof(request))
-    result = on_interface(handle, name, SIOCIFCREATE, &request, b"ioctl(SIOCIFCREATE)")
-    if result == 0:
-        memcpy(name, request.ifr_name, NAME_SIZE)
-    return result
-
-
-cdef int destroy(Handle *handle, const char *name) noexcept nogil:
-    cdef ifreq request
-    memset(&request, 0, sizeof(request))
-    return on_interface(handle, name, SIOCIFDESTROY, &request, b"ioctl(SIOCIFDESTROY)")
-
-
 cdef int open_feth(Handle *handle, const OpenRequest *request) noexcept nogil:
     cdef State *state = <State *> handle.state
     cdef int64_t index
@@ -336,14 +291,14 @@ cdef int open_feth(Handle *handle, const OpenRequest *request) noexcept nogil:
             handle.failed[PATH_CONTROL] = OTHER_PEER
             return -EBUSY
     else:
-        result = create(handle, handle.name)
+        result = create_interface(handle, handle.name)
         if result < 0:
             handle.created = 0
             return result
     if state.peer[0] == 0:
         strncpy(state.peer, FETH if is_any(request.peer_name, FETH) else request.peer_name, NAME_SIZE - 1)
         if get_index(handle, state.peer, &index) < 0:
-            result = create(handle, state.peer)
+            result = create_interface(handle, state.peer)
             if result < 0:
                 return result
             state.made_peer = True
@@ -487,9 +442,9 @@ cdef void os_close(Handle *handle) noexcept nogil:
     if state != NULL:
         close_fd(&state.sender)
         if handle.owned and handle.created and handle.layer == LAYER_TAP and not handle.lasts:
-            destroy(handle, handle.name)
+            destroy_interface(handle, handle.name)
         if handle.owned and state.made_peer and not handle.lasts:
-            destroy(handle, state.peer)
+            destroy_interface(handle, state.peer)
         handle.state = NULL
         free(state)
     close_fd(&handle.wake[0])
@@ -691,7 +646,7 @@ cdef int os_get(Handle *handle, int setting, int64_t *value) noexcept nogil:
         value[0] = value[0] & (IFF_UP if setting == SETTING_UP else IFF_RUNNING) != 0
         return result
     if setting == SETTING_LAYER:
-        value[0] = layer_of(name)
+        value[0] = layer_of(handle, name)
         return get_index(handle, name, &index)
     if setting == SETTING_PACKET_INFORMATION:
         value[0] = handle.packet_information != 0
@@ -703,10 +658,10 @@ cdef int os_get(Handle *handle, int setting, int64_t *value) noexcept nogil:
     return -EOPNOTSUPP
 
 
-cdef int layer_of(const char *name) noexcept nogil:
-    if has_stem(name, UTUN):
+cdef int layer_of(Handle *handle, const char *name) noexcept nogil:
+    if is_numbered(name, UTUN):
         return LAYER_TUN
-    return LAYER_TAP if has_stem(name, FETH) else LAYER_UNKNOWN
+    return LAYER_TAP if is_numbered(name, FETH) else LAYER_UNKNOWN
 
 
 cdef int os_set(Handle *handle, int setting, int64_t value) noexcept nogil:
@@ -755,17 +710,13 @@ cdef int os_get_mac(Handle *handle, uint8_t *mac) noexcept nogil:
 cdef int os_set_mac(Handle *handle, const uint8_t *mac) noexcept nogil:
     cdef char name[NAME_SIZE]
     cdef int result = os_get_name(handle, name)
-    if result == 0:
-        result = open_control(handle)
-    if result == 0 and set_mac(<int> handle.control[0], name, mac) < 0:
-        result = fail(handle, PATH_CONTROL, b"ioctl(SIOCSIFLLADDR)")
-    return result
+    return result if result < 0 else set_mac(handle, name, mac)
 
 
 cdef int os_get_addresses(Handle *handle, Address *addresses, int capacity) noexcept nogil:
     cdef char name[NAME_SIZE]
     cdef int result = os_get_name(handle, name)
-    return result if result < 0 else list_addresses(handle, name, True, addresses, capacity)
+    return result if result < 0 else list_addresses(handle, name, addresses, capacity)
 
 
 cdef int os_add_address(Handle *handle, const Address *address) noexcept nogil:
@@ -775,7 +726,7 @@ cdef int os_add_address(Handle *handle, const Address *address) noexcept nogil:
     if result == 0:
         result = get_flags(handle, name, &flags)
     if result == 0:
-        result = add_address(handle, name, address, True)
+        result = add_address(handle, name, address)
     if result == 0 and not flags & IFF_UP:
         result = set_up(handle, name, False)     # an address switches it on
     return result
@@ -784,13 +735,13 @@ cdef int os_add_address(Handle *handle, const Address *address) noexcept nogil:
 cdef int os_remove_address(Handle *handle, const Address *address) noexcept nogil:
     cdef char name[NAME_SIZE]
     cdef int result = os_get_name(handle, name)
-    return result if result < 0 else remove_address(handle, name, address, True)
+    return result if result < 0 else remove_address(handle, name, address)
 
 
 cdef int os_set_broadcast(Handle *handle, const uint8_t *broadcast) noexcept nogil:
     cdef char name[NAME_SIZE]
     cdef int result = os_get_name(handle, name)
-    return result if result < 0 else set_broadcast(handle, name, broadcast, True)
+    return result if result < 0 else set_broadcast(handle, name, broadcast)
 
 
 cdef int os_get_statistics(Handle *handle, uint64_t *values) noexcept nogil:
@@ -824,7 +775,7 @@ cdef int os_watch(Handle *handle, Watch *watch) noexcept nogil:
 
 
 cdef int os_next_change(Watch *watch, Change *change) noexcept nogil:
-    return next_change(watch, True, change)
+    return next_change(watch, change)
 
 
 cdef void os_unwatch(Watch *watch) noexcept nogil:
@@ -849,22 +800,8 @@ cdef int os_features(Handle *handle, uint32_t *features) noexcept nogil:
 
 
 cdef int os_interfaces(Handle *handle, char *names, int capacity) noexcept nogil:
-    cdef name_index *every
-    cdef name_index *entry
-    cdef int count = 0
     handle_clear(handle)
-    every = if_nameindex()
-    if every == NULL:
-        return fail(handle, PATH_CONTROL, b"if_nameindex")
-    entry = every
-    while entry.if_index:
-        if layer_of(entry.if_name) != LAYER_UNKNOWN:
-            if count < capacity:
-                strncpy(names + count * NAME_SIZE, entry.if_name, NAME_SIZE)
-            count += 1
-        entry += 1
-    if_freenameindex(every)
-    return count
+    return list_interfaces(handle, layer_of, names, capacity)
 
 
 cdef int os_delete(Handle *handle, const char *name) noexcept nogil:
@@ -874,15 +811,15 @@ cdef int os_delete(Handle *handle, const char *name) noexcept nogil:
     if result < 0:
         return result
     result = get_index(handle, name, &index)
-    if result == 0 and layer_of(name) != LAYER_TAP:
+    if result == 0 and layer_of(handle, name) != LAYER_TAP:
         handle.failed[PATH_CONTROL] = b"ioctl(SIOCIFDESTROY)"
         result = -EOPNOTSUPP              # a utun goes with its descriptor, and with nothing else
     if result == 0:
         memset(peer, 0, sizeof(peer))
         peer_request(<int> handle.control[0], SIOCGDRVSPEC, name, peer)
-        result = destroy(handle, name)
+        result = destroy_interface(handle, name)
         if result == 0 and peer[0]:
-            destroy(handle, peer)
+            destroy_interface(handle, peer)
     os_close(handle)
     return result
 
@@ -897,10 +834,6 @@ cdef const char *ADVICE_OTHER_NAME = b"a TUN is called utun0, utun1, ... and a T
 cdef const char *ADVICE_ROOT = b"this takes root"
 cdef const char *ADVICE_IN_USE = b"another process has this interface: choose another name, or none"
 cdef const char *ADVICE_NO_TAP = b"a TAP alone can be deleted: a TUN goes when its descriptor is closed"
-cdef const char *ADVICE_NO_INTERFACE = b"there is no such interface; see `tuntap list`"
-cdef const char *ADVICE_HAS_ADDRESS = b"the interface has this address already; see `addresses`"
-cdef const char *ADVICE_NO_SUCH_ADDRESS = b"the kernel takes no such address on this interface"
-cdef const char *ADVICE_ROUTED = b"another interface routes this subnet: open with route=False, or choose another"
 cdef const char *ADVICE_NOT_HERE = b"devices of this system have one queue, no offload, and none of this"
 cdef const char *ADVICE_NO_PROVIDER = b"no descriptor of this process is a utun: call it when the tunnel has started"
 cdef const char *ADVICE_NO_FETH = b"the name belongs to another kind of interface: choose another name"
@@ -950,25 +883,6 @@ cdef int control_meaning(int error, const char *failed, const char **advice) noe
     if strcmp(failed, b"ioctl(SIOCIFDESTROY)") == 0 and error == EOPNOTSUPP:
         advice[0] = ADVICE_NO_TAP
         return MEANS_UNSUPPORTED
-    if strcmp(failed, b"if_nametoindex") == 0 and error == ENXIO:
-        advice[0] = ADVICE_NO_INTERFACE
-        return MEANS_GONE
-    if strcmp(failed, b"route(RTM_ADD)") == 0 and error == EEXIST:
-        advice[0] = ADVICE_ROUTED
-        return MEANS_BUSY
-    if strncmp(failed, b"ioctl(SIOCAIFADDR", 17) == 0:
-        if error == EEXIST:
-            advice[0] = ADVICE_HAS_ADDRESS
-            return MEANS_BUSY
-        if error in (EADDRNOTAVAIL, EINVAL):
-            advice[0] = ADVICE_NO_SUCH_ADDRESS
-            return MEANS_OTHER
-    if error in (EBUSY, EEXIST):
-        return MEANS_BUSY
-    if error in (ENXIO, ENODEV):
-        return MEANS_GONE
-    if error == EBADF:
-        return MEANS_CLOSED
-    if error in (EOPNOTSUPP, ENOTTY, ENOSYS, EAFNOSUPPORT, ENOENT):
+    if error == ENOENT:
         return MEANS_UNSUPPORTED
-    return MEANS_OTHER
+    return configuration_meaning(error, failed, advice)

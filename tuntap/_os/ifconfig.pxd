@@ -4,10 +4,10 @@ By its name, through the sockets of `Handle.control`: the first is of IPv4, the 
 """
 from libc.errno cimport EAFNOSUPPORT, EINVAL, ENXIO, EOPNOTSUPP, errno
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memcmp, memcpy, memset, strcmp, strncpy
+from libc.string cimport memcmp, memcpy, memset, strcmp, strlen, strncmp, strncpy
 
 from tuntap._os.native cimport (
-    MAC_SIZE, NAME_SIZE, PATH_CONTROL, STATISTIC_RX_BYTES, STATISTIC_RX_DROPPED, STATISTIC_RX_ERRORS,
+    LAYER_UNKNOWN, MAC_SIZE, NAME_SIZE, PATH_CONTROL, STATISTIC_RX_BYTES, STATISTIC_RX_DROPPED, STATISTIC_RX_ERRORS,
     STATISTIC_RX_PACKETS, STATISTIC_TX_BYTES, STATISTIC_TX_DROPPED, STATISTIC_TX_ERRORS, STATISTIC_TX_PACKETS, Address,
     Handle,
 )
@@ -16,6 +16,8 @@ from tuntap._os.posix cimport FD_CLOEXEC, F_SETFD, close_fd, fail, fcntl
 cdef extern from *:
     """
     #include <stddef.h>
+    #include <string.h>
+    #include <unistd.h>
     #include <sys/types.h>
     #include <sys/param.h>
     #include <sys/socket.h>
@@ -67,6 +69,41 @@ cdef extern from *:
     #else
     #define TUNTAP_SENT_DROPS(counted) 0
     #endif
+    #if defined(__APPLE__)
+    #define TUNTAP_FAR_END_IS_ITSELF 1      /* of an IPv4 address of a point-to-point link without a peer */
+    #else
+    #define TUNTAP_FAR_END_IS_ITSELF 0
+    #endif
+
+    /* The MAC address. */
+    static inline int tuntap_set_mac(int fd, const char *name, const unsigned char *mac) {
+    #if defined(__NetBSD__)
+        struct if_laddrreq request;
+        struct sockaddr_dl *address = (struct sockaddr_dl *) &request.addr;
+        int result, link = socket(AF_LINK, SOCK_DGRAM, 0);
+        (void) fd;
+        if (link < 0)
+            return -1;
+        memset(&request, 0, sizeof(request));
+        strncpy(request.iflr_name, name, sizeof(request.iflr_name) - 1);
+        request.flags = IFLR_ACTIVE;
+        address->sdl_len = sizeof(*address);
+        address->sdl_family = AF_LINK;
+        address->sdl_alen = 6;
+        memcpy(LLADDR(address), mac, 6);
+        result = ioctl(link, SIOCALIFADDR, &request);
+        close(link);
+        return result;
+    #else
+        struct ifreq request;
+        memset(&request, 0, sizeof(request));
+        strncpy(request.ifr_name, name, sizeof(request.ifr_name) - 1);
+        request.ifr_addr.sa_len = 6;
+        request.ifr_addr.sa_family = AF_LINK;
+        memcpy(request.ifr_addr.sa_data, mac, 6);
+        return ioctl(fd, SIOCSIFLLADDR, &request);
+    #endif
+    }
     _Static_assert(IFNAMSIZ == 16, "names of interfaces");
     _Static_assert(sizeof(struct sockaddr_in) == sizeof(struct sockaddr), "struct ifaliasreq");
     """
@@ -74,8 +111,9 @@ cdef extern from *:
 
     enum: AF_INET, AF_INET6, AF_LINK, SOCK_DGRAM
     enum: IFF_UP, IFF_RUNNING, IFF_POINTOPOINT, IFF_BROADCAST
-    enum: TUNTAP_NODAD
+    enum: TUNTAP_NODAD, TUNTAP_FAR_END_IS_ITSELF
     unsigned long SIOCGIFFLAGS, SIOCSIFFLAGS, SIOCGIFMTU, SIOCSIFMTU, SIOCDIFADDR, SIOCAIFADDR
+    unsigned long SIOCIFCREATE, SIOCIFDESTROY
     unsigned long TUNTAP_AIFADDR_IN6, TUNTAP_DIFADDR_IN6
 
     struct sockaddr:
@@ -139,6 +177,14 @@ cdef extern from *:
     struct if_data:
         uint64_t ifi_ipackets, ifi_opackets, ifi_ibytes, ifi_obytes, ifi_ierrors, ifi_oerrors, ifi_iqdrops
     uint64_t sent_drops "TUNTAP_SENT_DROPS"(const if_data *counted) nogil
+
+    struct name_index "if_nameindex":
+        unsigned int if_index
+        char *if_name
+    name_index *if_nameindex() nogil
+    void if_freenameindex(name_index *list) nogil
+    size_t strspn(const char *text, const char *accepted) nogil
+    int mac_ioctl "tuntap_set_mac"(int fd, const char *name, const uint8_t *mac) nogil
 
     int getifaddrs(ifaddrs **list) nogil
     void freeifaddrs(ifaddrs *list) nogil
@@ -224,6 +270,53 @@ cdef inline int get_index(Handle *handle, const char *name, int64_t *index) noex
     return 0
 
 
+# --- interfaces ---
+
+cdef inline bint is_numbered(const char *name, const char *stem) noexcept nogil:
+    """Whether it is the stem and a number."""
+    cdef size_t length = strlen(stem)
+    return (
+        strncmp(name, stem, length) == 0 and name[length] != 0
+        and strspn(name + length, b"0123456789") == strlen(name + length)
+    )
+
+
+cdef inline int create_interface(Handle *handle, char *name) noexcept nogil:
+    """SIOCIFCREATE; a name without a number gets one where the system picks it."""
+    cdef ifreq request
+    cdef int result
+    memset(&request, 0, sizeof(request))
+    result = on_interface(handle, name, SIOCIFCREATE, &request, b"ioctl(SIOCIFCREATE)")
+    if result == 0:
+        memcpy(name, request.ifr_name, NAME_SIZE)
+    return result
+
+
+cdef inline int destroy_interface(Handle *handle, const char *name) noexcept nogil:
+    cdef ifreq request
+    memset(&request, 0, sizeof(request))
+    return on_interface(handle, name, SIOCIFDESTROY, &request, b"ioctl(SIOCIFDESTROY)")
+
+
+cdef inline int list_interfaces(
+    Handle *handle, int (*layer_of)(Handle *handle, const char *name) noexcept nogil, char *names, int capacity,
+) noexcept nogil:
+    """How many have a layer; `names` gets the first of them."""
+    cdef name_index *every = if_nameindex()
+    cdef name_index *entry = every
+    cdef int count = 0
+    if every == NULL:
+        return fail(handle, PATH_CONTROL, b"if_nameindex")
+    while entry.if_index:
+        if layer_of(handle, entry.if_name) != LAYER_UNKNOWN:
+            if count < capacity:
+                strncpy(names + count * NAME_SIZE, entry.if_name, NAME_SIZE)
+            count += 1
+        entry += 1
+    if_freenameindex(every)
+    return count
+
+
 # --- addresses ---
 
 cdef inline bint is_link_local(const uint8_t *ip) noexcept nogil:
@@ -277,7 +370,7 @@ cdef inline void far_end(const Address *address, bint itself, uint8_t *ip) noexc
 
 
 cdef inline int add_address4(
-    Handle *handle, const char *name, const Address *address, bint itself,
+    Handle *handle, const char *name, const Address *address,
 ) noexcept nogil:
     cdef ifaliasreq request
     cdef int64_t flags
@@ -293,7 +386,7 @@ cdef inline int add_address4(
     fill_sockaddr4(<sockaddr_in *> &request.ifra_addr, address.ip)
     fill_sockaddr4(<sockaddr_in *> &request.ifra_mask, mask)
     if flags & IFF_POINTOPOINT:
-        far_end(address, itself, other)
+        far_end(address, TUNTAP_FAR_END_IS_ITSELF, other)
         fill_sockaddr4(<sockaddr_in *> &request.ifra_broadaddr, other)
     elif address.has_broadcast:
         fill_sockaddr4(<sockaddr_in *> &request.ifra_broadaddr, address.broadcast)
@@ -384,7 +477,7 @@ cdef inline bint read_ip(const sockaddr *source, uint8_t *ip) noexcept nogil:
 
 
 cdef inline bint read_address(
-    const sockaddr *ip, const sockaddr *mask, const sockaddr *other, bint is_link, bint itself, Address *address,
+    const sockaddr *ip, const sockaddr *mask, const sockaddr *other, bint is_link, Address *address,
 ) noexcept nogil:
     """What the system tells of an address; `other` is the far end of a link, or the broadcast address."""
     cdef uint8_t unnamed[4]
@@ -403,7 +496,7 @@ cdef inline bint read_address(
     if is_link:
         read_ip(other, address.peer)
         if address.family == 4:
-            far_end(address, itself, unnamed)
+            far_end(address, TUNTAP_FAR_END_IS_ITSELF, unnamed)
             address.has_peer = memcmp(address.peer, unnamed, 4) != 0
         else:
             address.has_peer = memcmp(address.peer, address.ip, 16) != 0
@@ -414,7 +507,7 @@ cdef inline bint read_address(
 
 
 cdef inline int list_addresses(
-    Handle *handle, const char *name, bint itself, Address *addresses, int capacity,
+    Handle *handle, const char *name, Address *addresses, int capacity,
 ) noexcept nogil:
     """How many there are; `addresses` gets the first of them."""
     cdef ifaddrs *every
@@ -427,7 +520,7 @@ cdef inline int list_addresses(
     while entry != NULL:
         if strcmp(entry.ifa_name, name) == 0 and read_address(
             entry.ifa_addr, entry.ifa_netmask, entry.ifa_dstaddr,
-            (entry.ifa_flags & IFF_POINTOPOINT) != 0, itself, &address,
+            (entry.ifa_flags & IFF_POINTOPOINT) != 0, &address,
         ):
             if count < capacity:
                 addresses[count] = address
@@ -437,51 +530,60 @@ cdef inline int list_addresses(
     return count
 
 
+cdef inline const ifaddrs *link_entry(const ifaddrs *entry, const char *name) noexcept nogil:
+    """That of the link of an interface; NULL if there is none."""
+    while entry != NULL:
+        if strcmp(entry.ifa_name, name) == 0 and entry.ifa_addr != NULL and entry.ifa_addr.sa_family == AF_LINK:
+            return entry
+        entry = entry.ifa_next
+    return NULL
+
+
 cdef inline int get_mac(Handle *handle, const char *name, uint8_t *mac) noexcept nogil:
     cdef ifaddrs *every
-    cdef ifaddrs *entry
-    cdef sockaddr_dl *link
+    cdef const ifaddrs *entry
+    cdef const sockaddr_dl *link
     cdef int result = -EOPNOTSUPP
     handle.failed[PATH_CONTROL] = b"getifaddrs"
     if getifaddrs(&every) < 0:
         return -errno
-    entry = every
-    while entry != NULL and result < 0:
-        if strcmp(entry.ifa_name, name) == 0 and entry.ifa_addr != NULL and entry.ifa_addr.sa_family == AF_LINK:
-            link = <sockaddr_dl *> entry.ifa_addr
-            if link.sdl_alen == MAC_SIZE:
-                memcpy(mac, LLADDR(link), MAC_SIZE)
-                result = 0
-        entry = entry.ifa_next
+    entry = link_entry(every, name)
+    if entry != NULL:
+        link = <const sockaddr_dl *> entry.ifa_addr
+        if link.sdl_alen == MAC_SIZE:
+            memcpy(mac, LLADDR(link), MAC_SIZE)
+            result = 0
     freeifaddrs(every)
+    return result
+
+
+cdef inline int set_mac(Handle *handle, const char *name, const uint8_t *mac) noexcept nogil:
+    cdef int result = open_control(handle)
+    if result == 0 and mac_ioctl(<int> handle.control[0], name, mac) < 0:
+        result = fail(handle, PATH_CONTROL, b"ioctl(SIOCSIFLLADDR)")
     return result
 
 
 cdef inline int get_statistics(Handle *handle, const char *name, uint64_t *values) noexcept nogil:
     """What getifaddrs(3) says; its counters have 32 bits on macOS."""
     cdef ifaddrs *every
-    cdef ifaddrs *entry
-    cdef if_data *counted
+    cdef const ifaddrs *entry
+    cdef const if_data *counted
     cdef int result = -ENXIO
     handle.failed[PATH_CONTROL] = b"getifaddrs"
     if getifaddrs(&every) < 0:
         return -errno
-    entry = every
-    while entry != NULL and result < 0:
-        if (
-            strcmp(entry.ifa_name, name) == 0 and entry.ifa_data != NULL
-            and entry.ifa_addr != NULL and entry.ifa_addr.sa_family == AF_LINK
-        ):
-            counted = <if_data *> entry.ifa_data
-            values[STATISTIC_RX_PACKETS] = counted.ifi_ipackets
-            values[STATISTIC_TX_PACKETS] = counted.ifi_opackets
-            values[STATISTIC_RX_BYTES] = counted.ifi_ibytes
-            values[STATISTIC_TX_BYTES] = counted.ifi_obytes
-            values[STATISTIC_RX_ERRORS] = counted.ifi_ierrors
-            values[STATISTIC_TX_ERRORS] = counted.ifi_oerrors
-            values[STATISTIC_RX_DROPPED] = counted.ifi_iqdrops
-            values[STATISTIC_TX_DROPPED] = sent_drops(counted)
-            result = 0
-        entry = entry.ifa_next
+    entry = link_entry(every, name)
+    if entry != NULL and entry.ifa_data != NULL:
+        counted = <const if_data *> entry.ifa_data
+        values[STATISTIC_RX_PACKETS] = counted.ifi_ipackets
+        values[STATISTIC_TX_PACKETS] = counted.ifi_opackets
+        values[STATISTIC_RX_BYTES] = counted.ifi_ibytes
+        values[STATISTIC_TX_BYTES] = counted.ifi_obytes
+        values[STATISTIC_RX_ERRORS] = counted.ifi_ierrors
+        values[STATISTIC_TX_ERRORS] = counted.ifi_oerrors
+        values[STATISTIC_RX_DROPPED] = counted.ifi_iqdrops
+        values[STATISTIC_TX_DROPPED] = sent_drops(counted)
+        result = 0
     freeifaddrs(every)
     return result

@@ -1,7 +1,10 @@
 """PF_ROUTE sockets of macOS and the BSDs: the route to a subnet, and what the system tells of an interface."""
-from libc.errno cimport EADDRNOTAVAIL, EAGAIN, EEXIST, EINTR, ENOBUFS, ESRCH, errno
+from libc.errno cimport (
+    EADDRNOTAVAIL, EAFNOSUPPORT, EAGAIN, EBADF, EBUSY, EEXIST, EINTR, EINVAL, ENOBUFS, ENODEV, ENOSYS, ENOTTY, ENXIO,
+    EOPNOTSUPP, ESRCH, errno,
+)
 from libc.stdint cimport int64_t, intptr_t, uint8_t
-from libc.string cimport memcmp, memcpy, memset
+from libc.string cimport memcmp, memcpy, memset, strcmp, strncmp
 
 from tuntap._os.ifconfig cimport (
     AF_LINK, IFF_POINTOPOINT, IFF_RUNNING, IFF_UP, add_address4, add_address6, delete_address, fill_mask,
@@ -9,8 +12,9 @@ from tuntap._os.ifconfig cimport (
     read_address, sockaddr, sockaddr_dl, sockaddr_in, sockaddr_in6, socket,
 )
 from tuntap._os.native cimport (
-    CHANGE_ADDRESS_ADDED, CHANGE_ADDRESS_REMOVED, CHANGE_LINK, CHANGE_LOST, CHANGE_MOVED, CHANGE_NONE, NAME_SIZE,
-    PATH_CONTROL, Address, Change, Handle, Watch, handle_clear,
+    CHANGE_ADDRESS_ADDED, CHANGE_ADDRESS_REMOVED, CHANGE_LINK, CHANGE_LOST, CHANGE_MOVED, CHANGE_NONE, MEANS_BUSY,
+    MEANS_CLOSED, MEANS_GONE, MEANS_OTHER, MEANS_UNSUPPORTED, NAME_SIZE, PATH_CONTROL, Address, Change, Handle, Watch,
+    handle_clear,
 )
 from tuntap._os.posix cimport (
     F_SETFD, F_SETFL, FD_CLOEXEC, O_NONBLOCK, POLLIN, SOL_SOCKET, close_fd, fail, fcntl, poll, pollfd, read, write,
@@ -258,13 +262,13 @@ cdef inline int change_route(
 # --- addresses with their routes ---
 
 cdef inline int add_address(
-    Handle *handle, const char *name, const Address *address, bint itself,
+    Handle *handle, const char *name, const Address *address,
 ) noexcept nogil:
     """An address, and the route to its subnet unless it is to have none."""
     cdef Address present[ADDRESSES]
     cdef const char *failed
     cdef int width = 4 if address.family == 4 else 16
-    cdef int result = list_addresses(handle, name, itself, present, ADDRESSES)
+    cdef int result = list_addresses(handle, name, present, ADDRESSES)
     cdef int i
     for i in range(min(result, ADDRESSES)):
         if present[i].family == address.family and memcmp(present[i].ip, address.ip, width) == 0:
@@ -273,7 +277,7 @@ cdef inline int add_address(
     if result < 0:
         return result
     if address.family == 4:
-        result = add_address4(handle, name, address, itself)
+        result = add_address4(handle, name, address)
     else:
         result = add_address6(handle, name, address)
     if result < 0:
@@ -287,7 +291,7 @@ cdef inline int add_address(
 
 
 cdef inline int remove_address(
-    Handle *handle, const char *name, const Address *address, bint itself,
+    Handle *handle, const char *name, const Address *address,
 ) noexcept nogil:
     """An address and the route to its subnet, which another address there keeps."""
     cdef Address left[ADDRESSES]
@@ -296,7 +300,7 @@ cdef inline int remove_address(
     cdef int i
     if result < 0 or not was_routed:
         return result
-    result = list_addresses(handle, name, itself, left, ADDRESSES)
+    result = list_addresses(handle, name, left, ADDRESSES)
     for i in range(min(result, ADDRESSES)):
         if is_same_subnet(&left[i], address):
             return change_route(handle, name, RTM_ADD, &left[i])
@@ -304,17 +308,17 @@ cdef inline int remove_address(
 
 
 cdef inline int set_broadcast(
-    Handle *handle, const char *name, const uint8_t *broadcast, bint itself,
+    Handle *handle, const char *name, const uint8_t *broadcast,
 ) noexcept nogil:
     """Of the first IPv4 address, which is added once more; FreeBSD has no other way."""
     cdef Address present[ADDRESSES]
-    cdef int result = list_addresses(handle, name, itself, present, ADDRESSES)
+    cdef int result = list_addresses(handle, name, present, ADDRESSES)
     cdef int i
     for i in range(min(result, ADDRESSES)):
         if present[i].family == 4:
             present[i].has_broadcast = 1
             memcpy(present[i].broadcast, broadcast, 4)
-            return add_address4(handle, name, &present[i], itself)
+            return add_address4(handle, name, &present[i])
     handle.failed[PATH_CONTROL] = b"getifaddrs"
     return result if result < 0 else -EADDRNOTAVAIL
 
@@ -332,14 +336,14 @@ cdef inline int watch_interface(Handle *handle, const char *name, Watch *watch) 
     return 0
 
 
-cdef inline int next_change(const Watch *watch, bint itself, Change *change) noexcept nogil:
+cdef inline int next_change(const Watch *watch, Change *change) noexcept nogil:
     cdef RouteMessage message
     cdef ssize_t size
     cdef int kind = CHANGE_NONE
     while kind == CHANGE_NONE:
         size = read(<int> watch.io, message.bytes, sizeof(message))
         if size >= 0:
-            kind = read_change(watch, &message, size, itself, change)
+            kind = read_change(watch, &message, size, change)
         elif errno == EAGAIN:
             break
         elif errno == ENOBUFS:
@@ -350,7 +354,7 @@ cdef inline int next_change(const Watch *watch, bint itself, Change *change) noe
 
 
 cdef inline int read_change(
-    const Watch *watch, RouteMessage *message, ssize_t size, bint itself, Change *change,
+    const Watch *watch, RouteMessage *message, ssize_t size, Change *change,
 ) noexcept nogil:
     """What a message says about the interface."""
     cdef int kind
@@ -372,15 +376,13 @@ cdef inline int read_change(
         return CHANGE_LINK
     elif (
         kind in (RTM_NEWADDR, RTM_DELADDR) and size >= <ssize_t> sizeof(ifa_msghdr)
-        and message.address.ifam_index == watch.index and read_changed_address(message, size, itself, &change.address)
+        and message.address.ifam_index == watch.index and read_changed_address(message, &change.address)
     ):
         return CHANGE_ADDRESS_ADDED if kind == RTM_NEWADDR else CHANGE_ADDRESS_REMOVED
     return CHANGE_NONE
 
 
-cdef inline bint read_changed_address(
-    RouteMessage *message, ssize_t size, bint itself, Address *address,
-) noexcept nogil:
+cdef inline bint read_changed_address(RouteMessage *message, Address *address) noexcept nogil:
     cdef const sockaddr *found[3]
     cdef const sockaddr *entry
     cdef size_t at = addresses_behind(&message.address)
@@ -408,4 +410,32 @@ cdef inline bint read_changed_address(
         get_flags(&asking, name, &flags)
     close_fd(&asking.control[0])
     close_fd(&asking.control[1])
-    return read_address(found[0], found[1], found[2], (flags & IFF_POINTOPOINT) != 0, itself, address)
+    return read_address(found[0], found[1], found[2], (flags & IFF_POINTOPOINT) != 0, address)
+
+
+# --- errors ---
+
+cdef inline int configuration_meaning(int error, const char *failed, const char **advice) noexcept nogil:
+    """What an error means to which a core has nothing of its own to say."""
+    if strcmp(failed, b"if_nametoindex") == 0 and error == ENXIO:
+        advice[0] = b"there is no such interface; see `tuntap list`"
+        return MEANS_GONE
+    if strcmp(failed, b"route(RTM_ADD)") == 0 and error == EEXIST:
+        advice[0] = b"another interface routes this subnet: open with route=False, or choose another"
+        return MEANS_BUSY
+    if strncmp(failed, b"ioctl(SIOCAIFADDR", 17) == 0:
+        if error == EEXIST:
+            advice[0] = b"the interface has this address already; see `addresses`"
+            return MEANS_BUSY
+        if error in (EADDRNOTAVAIL, EINVAL):
+            advice[0] = b"the kernel takes no such address on this interface"
+            return MEANS_OTHER
+    if error in (EBUSY, EEXIST):
+        return MEANS_BUSY
+    if error in (ENXIO, ENODEV):
+        return MEANS_GONE
+    if error == EBADF:
+        return MEANS_CLOSED
+    if error in (EOPNOTSUPP, ENOTTY, ENOSYS, EAFNOSUPPORT):
+        return MEANS_UNSUPPORTED
+    return MEANS_OTHER
