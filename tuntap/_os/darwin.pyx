@@ -609,6 +609,14 @@ cdef intptr_t os_outlet(Handle *handle) noexcept nogil:
     return -1
 
 
+cdef void *os_notify(Handle *handle, int path, intptr_t other, Tell tell, void *argument) noexcept nogil:
+    return NULL
+
+
+cdef void os_unnotify(void *notification) noexcept nogil:
+    pass
+
+
 cdef void os_wake(Handle *handle) noexcept nogil:
     pipe_wake(handle)
 
@@ -767,6 +775,14 @@ cdef int os_get_statistics(Handle *handle, uint64_t *values) noexcept nogil:
 
 # --- notifications ---
 
+cdef int os_get_dns(Handle *handle, Address *servers, int capacity) noexcept nogil:
+    return not_here(handle, b"name servers of an interface")
+
+
+cdef int os_set_dns(Handle *handle, const Address *servers, int count) noexcept nogil:
+    return not_here(handle, b"name servers of an interface")
+
+
 cdef int os_watch(Handle *handle, Watch *watch) noexcept nogil:
     cdef char name[NAME_SIZE]
     cdef int result = os_get_name(handle, name)
@@ -886,3 +902,11 @@ cdef int control_meaning(int error, const char *failed, const char **advice) noe
     if error == ENOENT:
         return MEANS_UNSUPPORTED
     return configuration_meaning(error, failed, advice)
+
+
+cdef int os_explain(int error, char *text, int size) noexcept nogil:
+    return 0
+
+
+cdef void os_log(Log log) noexcept nogil:
+    pass

@@ -485,6 +485,14 @@ cdef intptr_t os_outlet(Handle *handle) noexcept nogil:
     return handle.outlet
 
 
+cdef void *os_notify(Handle *handle, int path, intptr_t other, Tell tell, void *argument) noexcept nogil:
+    return NULL
+
+
+cdef void os_unnotify(void *notification) noexcept nogil:
+    pass
+
+
 cdef void os_wake(Handle *handle) noexcept nogil:
     cdef uint64_t one = 1
     write(<int> handle.wake[0], &one, sizeof(one))
@@ -1040,6 +1048,14 @@ cdef int os_get_statistics(Handle *handle, uint64_t *values) noexcept nogil:
 
 # --- notifications ---
 
+cdef int os_get_dns(Handle *handle, Address *servers, int capacity) noexcept nogil:
+    return not_here(handle, b"name servers of an interface")
+
+
+cdef int os_set_dns(Handle *handle, const Address *servers, int count) noexcept nogil:
+    return not_here(handle, b"name servers of an interface")
+
+
 cdef int os_watch(Handle *handle, Watch *watch) noexcept nogil:
     cdef sockaddr_nl address
     cdef Handle beside
@@ -1133,7 +1149,7 @@ cdef void os_unwatch(Watch *watch) noexcept nogil:
 # --- the system ---
 
 cdef uint64_t os_capabilities() noexcept nogil:
-    cdef uint64_t settings = (<uint64_t> 1 << SETTINGS) - 1
+    cdef uint64_t settings = (<uint64_t> 2 << SETTING_ATTACHED) - 1
     return settings | (
         <uint64_t> 1 << CAN_RENAME | <uint64_t> 1 << CAN_SET_MAC | <uint64_t> 1 << CAN_SET_BROADCAST
         | <uint64_t> 1 << CAN_SET_ADDRESSES | <uint64_t> 1 << CAN_OPEN_IN_NETNS | <uint64_t> 1 << CAN_TAP
@@ -1382,3 +1398,11 @@ cdef int os_meaning(int path, int error, const char *failed, const char **advice
     if path == PATH_SEND and error in (EINVAL, EMSGSIZE):
         return MEANS_PACKET
     return MEANS_OTHER
+
+
+cdef int os_explain(int error, char *text, int size) noexcept nogil:
+    return 0
+
+
+cdef void os_log(Log log) noexcept nogil:
+    pass

@@ -10,9 +10,20 @@ and one control call run at the same time on one handle, and os_wait may run bes
 """
 from libc.stdint cimport int32_t, int64_t, intptr_t, uint8_t, uint32_t, uint64_t
 
+cdef extern from *:
+    """
+    #if defined(_WIN32)
+    #define TUNTAP_NAME_SIZE 512
+    #else
+    #define TUNTAP_NAME_SIZE 16
+    #endif
+    """
+    enum:
+        NAME_SIZE "TUNTAP_NAME_SIZE"    # bytes of an interface name in UTF-8, the closing NUL included
+
 cdef enum:
-    NAME_SIZE = 16            # bytes of an interface name, the closing NUL included
     MAC_SIZE = 6
+    GUID_SIZE = 16
     LARGEST_HEADER = 64       # bytes of a virtio-net header, with what other programs made it
 
 # What a handle carries.  LAYER_UNKNOWN is an adopted datagram socket that is no interface.
@@ -68,12 +79,14 @@ cdef enum:
     SETTING_LAYER = 11        # read only: Layer
     SETTING_OFFLOAD = 12      # Offload bits; what the OS does not offer is left out, and reads as 0
     SETTING_ATTACHED = 13     # whether this queue takes part; the others carry its packets if not
-    SETTINGS = 14
+    SETTING_MTU_V6 = 14       # where IPv6 has an MTU of its own; SETTING_MTU sets both
+    SETTING_METRIC = 15       # of the interface, -1 for one that the OS chooses
+    SETTING_LUID = 16         # read only: what Windows calls the interface
+    SETTING_DRIVER_VERSION = 17   # read only: major << 16 | minor
+    SETTINGS = 18
 
 # What this OS can do at all: bit numbers of os_capabilities, beside the settings above.
 cdef enum:
-    CAN_RENAME = 16
-    CAN_SET_MAC = 17
     CAN_SET_BROADCAST = 18
     CAN_SET_ADDRESSES = 19
     CAN_OPEN_IN_NETNS = 20
@@ -81,10 +94,16 @@ cdef enum:
     CAN_TUN = 22
     CAN_PEER_ADDRESS = 23
     CAN_STATISTICS = 24
-    CAN_METRIC = 25
+    CAN_METRIC = 25           # of the route that an address brings along
     CAN_MULTI_QUEUE = 26
     CAN_WATCH = 27
     CAN_NAME_PEER = 28
+    CAN_RENAME = 29
+    CAN_SET_MAC = 30
+    CAN_NOTIFY = 32           # event loops are told, as they cannot look at the descriptors of this OS
+    CAN_WINTUN = 33           # the options of that driver
+    CAN_DNS = 34
+    CAN_FREE_NAMES = 35       # up to 127 characters of any script, and spaces
 
 # What the kernel's driver offers: bit numbers of os_features.
 cdef enum:
@@ -125,7 +144,7 @@ cdef struct Handle:
     intptr_t control[2]       # configuration sockets, in the network namespace of the device
     void *state               # whatever else a core keeps; os_close frees it
     const char *failed[3]     # per path, the call that failed last
-    char name[16]             # the interface an io-less handle (os_inspect) is about
+    char name[NAME_SIZE]      # the interface an io-less handle (os_inspect) is about
     int layer
     int framing[2]            # Framing of PATH_RECV and PATH_SEND
     int header_size           # bytes of the virtio-net header, up to LARGEST_HEADER; zero behind the first ten
@@ -166,6 +185,10 @@ cdef struct OpenRequest:
     int layer
     uint32_t flags            # OpenFlag
     intptr_t netns            # descriptor of a network namespace, -1 for the caller's
+    const char *libraries     # CAN_WINTUN: absolute paths of wintun.dll, a line each, to try before the system's own
+    const char *description   # what kind of adapter Windows shows; "" for the default
+    const uint8_t *guid       # GUID_SIZE bytes, or NULL
+    uint32_t ring_capacity    # bytes; 0 for the default
 
 cdef struct Address:
     uint8_t ip[16]            # network order; IPv4 uses the first four bytes
@@ -192,13 +215,16 @@ cdef struct Change:
     int up
     int running
     int mtu
-    char name[16]
+    char name[NAME_SIZE]
     Address address
 
 # The notifications of the OS about one interface.
 cdef struct Watch:
     intptr_t io               # readable when there are some; -1 if closed
     int index
+
+ctypedef void (*Tell)(void *argument) noexcept nogil
+ctypedef void (*Log)(int level, const char *text) noexcept nogil      # a level of Python's logging, UTF-8
 
 # Life.  os_open, os_adopt and os_inspect fill a handle; after a failure nothing is left open.
 cdef int os_open(Handle *handle, const OpenRequest *request) noexcept nogil
@@ -229,6 +255,10 @@ cdef int os_wait(Handle *handle, int path, intptr_t other, int64_t timeout_ns) n
 # A descriptor that is readable when PATH_SEND is ready or broken, for event loops; -1 where `io` itself serves,
 # looked at for writing.
 cdef intptr_t os_outlet(Handle *handle) noexcept nogil
+# CAN_NOTIFY: a thread of the OS calls `tell` once `path` is ready or broken or `other` is signalled, and then no more;
+# not for a wake-up.  NULL if there is no memory.  os_unnotify comes back when `tell` does not run and never will.
+cdef void *os_notify(Handle *handle, int path, intptr_t other, Tell tell, void *argument) noexcept nogil
+cdef void os_unnotify(void *notification) noexcept nogil
 cdef void os_wake(Handle *handle) noexcept nogil
 cdef void os_unwake(Handle *handle) noexcept nogil
 cdef int os_rewake(Handle *handle) noexcept nogil
@@ -245,6 +275,8 @@ cdef int os_add_address(Handle *handle, const Address *address) noexcept nogil
 cdef int os_remove_address(Handle *handle, const Address *address) noexcept nogil
 cdef int os_set_broadcast(Handle *handle, const uint8_t *broadcast) noexcept nogil
 cdef int os_get_statistics(Handle *handle, uint64_t *values) noexcept nogil
+cdef int os_get_dns(Handle *handle, Address *servers, int capacity) noexcept nogil      # how many there are
+cdef int os_set_dns(Handle *handle, const Address *servers, int count) noexcept nogil   # these and no others
 
 # Notifications.  os_watch opens them for the interface as it is now; os_next_change never waits, and returns a
 # Change number or -errno.
@@ -259,6 +291,9 @@ cdef int os_interfaces(Handle *handle, char *names, int capacity) noexcept nogil
 cdef int os_delete(Handle *handle, const char *name) noexcept nogil
 cdef int os_private_network(Handle *handle) noexcept nogil   # moves this process to a network of its own
 cdef int os_meaning(int path, int error, const char *failed, const char **advice) noexcept nogil
+# The OS's own number for an error that is no errno, and its words in UTF-8; 0 for an errno.
+cdef int os_explain(int error, char *text, int size) noexcept nogil
+cdef void os_log(Log log) noexcept nogil                     # where a driver's messages go from now on; NULL: nowhere
 
 
 cdef inline void handle_clear(Handle *handle) noexcept nogil:

@@ -101,6 +101,12 @@ cdef enum:
     LARGEST_READ = 65535 + 64  # more bytes than one read of any device can yield
 
 
+cdef inline int not_here(Handle *handle, const char *what) noexcept nogil:
+    """The answer to what is of other systems."""
+    handle.failed[PATH_CONTROL] = what
+    return -EOPNOTSUPP
+
+
 cdef inline int fail(Handle *handle, int path, const char *call) noexcept nogil:
     """Note the call that failed; the answer is its -errno."""
     cdef int error = errno
