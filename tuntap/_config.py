@@ -6,8 +6,11 @@ import errno
 import ipaddress
 import operator
 import os
+import sys
+import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import NamedTuple, Union
 
 from tuntap import _core
@@ -16,6 +19,8 @@ from tuntap._errors import PrivilegeError, TunTapError
 TUN_MTU_MAX = 65535
 TAP_MTU_MAX = 65521  # 65535 less the Ethernet header
 QUEUE_LEN_MAX = 2**19
+FREE_NAME_MAX = 127  # of UTF-16: MAX_ADAPTER_NAME of Wintun
+RING_CAPACITY_MIN, RING_CAPACITY_MAX = 2**17, 2**26  # of Wintun
 IPV6_MTU_MIN = 1280  # RFC 8200, section 5
 LIMITED_BROADCAST = ipaddress.IPv4Address("255.255.255.255")
 
@@ -50,13 +55,14 @@ class IPv6Interface(ipaddress.IPv6Interface):
 
 
 Interface = IPv4Interface | IPv6Interface
+AddressOnly = str | ipaddress.IPv4Address | ipaddress.IPv6Address
 AddressLike = Union[
     str,
     ipaddress.IPv4Interface,
     ipaddress.IPv6Interface,
     ipaddress.IPv4Address,
     ipaddress.IPv6Address,
-    "tuple[AddressLike, str | ipaddress.IPv4Address | ipaddress.IPv6Address]",
+    "tuple[AddressLike, AddressOnly]",
 ]
 
 
@@ -191,14 +197,25 @@ def parse_name(name: object) -> str:
     """An interface name, or a pattern such as ``"tun%d"`` that the kernel completes."""
     if not isinstance(name, str):
         raise TypeError(f"name must be a str, not {type(name).__name__}")
+    if "%" in name and (name.count("%") > 1 or "%d" not in name):
+        raise ValueError(f"a name pattern has one %d: {name!r}")
+    if "free_names" in _core.capabilities():
+        return _parse_free_name(name)
     if not 1 <= len(name) <= _core.NAME_MAX:
         raise ValueError(f"an interface name has 1 to {_core.NAME_MAX} characters, not {name!r}")
     if not name.isascii() or any(c in "/:" or c <= " " or c == "\x7f" for c in name):
         raise ValueError(f"an interface name has no spaces, '/', ':' or non-ASCII: {name!r}")
     if name in (".", "..", "all", "default"):  # the last two are taken by net.ipv4.conf
         raise ValueError(f"{name!r} is no interface name")
-    if "%" in name and (name.count("%") > 1 or "%d" not in name):
-        raise ValueError(f"a name pattern has one %d: {name!r}")
+    return name
+
+
+def _parse_free_name(name: str) -> str:
+    """What Windows takes: the rules of file names, more or less."""
+    if not 1 <= len(name.encode("utf-16-le", "surrogatepass")) // 2 <= FREE_NAME_MAX:
+        raise ValueError(f"an interface name has 1 to {FREE_NAME_MAX} characters, not {name!r}")
+    if not name.strip() or any(c in '\\/:*?"<>|' or c < " " or "\ud800" <= c <= "\udfff" for c in name):
+        raise ValueError(f'an interface name has none of \\ / : * ? " < > |: {name!r}')
     return name
 
 
@@ -266,6 +283,69 @@ def parse_group(group: int | str) -> int:
         except KeyError:
             raise ValueError(f"there is no group {group!r}") from None
     return parse_integer(group, "group", 0, 2**32 - 2)
+
+
+def parse_guid(guid: uuid.UUID | str) -> bytes:
+    """A GUID as Windows has it in memory."""
+    if isinstance(guid, str):
+        try:
+            guid = uuid.UUID(guid)
+        except ValueError:
+            raise ValueError(f"{guid!r} is no GUID") from None
+    if not isinstance(guid, uuid.UUID):
+        raise TypeError(f"a GUID is a uuid.UUID or a str, not {type(guid).__name__}")
+    return guid.bytes_le
+
+
+def parse_ring_capacity(capacity: object) -> int:
+    number = parse_integer(capacity, "ring_capacity", RING_CAPACITY_MIN, RING_CAPACITY_MAX)
+    if number & (number - 1):
+        raise ValueError(f"ring_capacity must be a power of two, not {number}")
+    return number
+
+
+def parse_description(text: object) -> str:
+    if not isinstance(text, str):
+        raise TypeError(f"description must be a str, not {type(text).__name__}")
+    if not 1 <= len(text) <= FREE_NAME_MAX or "\0" in text:
+        raise ValueError(f"a description has 1 to {FREE_NAME_MAX} characters, not {text!r}")
+    return text
+
+
+def parse_servers(servers: Iterable[AddressOnly]) -> list[bytes]:
+    """Addresses of name servers, IPv4 first."""
+    if isinstance(servers, (str, bytes)) or not isinstance(servers, Iterable):
+        raise TypeError(f"dns is a list such as ['9.9.9.9'], not {servers!r}")
+    parsed = []
+    for server in servers:
+        if not isinstance(server, (str, ipaddress.IPv4Address, ipaddress.IPv6Address)):
+            raise TypeError(f"a name server is a str or an ipaddress address, not {server!r}")
+        address = ipaddress.ip_address(server)
+        if address.is_unspecified or address.is_multicast:
+            raise ValueError(f"{address} cannot be a name server")
+        if address.packed not in parsed:
+            parsed.append(address.packed)
+    return sorted(parsed, key=len)
+
+
+def wintun_files(wintun: str | os.PathLike[str] | None) -> list[str]:
+    """Where to look for ``wintun.dll``, before the system's folder; never the current directory."""
+    if wintun is None:
+        folders = [Path(__file__).parent]
+        bundle = getattr(sys, "_MEIPASS", None)  # where PyInstaller has unpacked a program
+        if bundle is not None:
+            folders.append(Path(bundle))
+        return [str(folder.absolute() / "wintun.dll") for folder in folders]
+    if not isinstance(wintun, (str, os.PathLike)):
+        raise TypeError(f"wintun is the path of wintun.dll, not {wintun!r}")
+    path = Path(wintun).absolute()
+    if "\0" in str(path) or "\n" in str(path):
+        raise ValueError(f"wintun: {str(path)!r} is no path")
+    if path.is_dir():
+        path /= "wintun.dll"
+    if not path.exists():
+        raise TunTapError(errno.ENOENT, "there is no such file; wintun= is the path of wintun.dll", str(path))
+    return [str(path)]
 
 
 def parse_flag(value: object, what: str) -> bool:

@@ -100,6 +100,14 @@ cdef class Port:
     cdef check(self, int result, const char *failed)
 
 
+cdef class Notification:
+    cdef Port port
+    cdef int path
+    cdef intptr_t other
+    cdef object callback
+    cdef void *state                # NULL while it is stopped
+
+
 cdef class Watcher:
     cdef Port port
     cdef Watch watch

@@ -35,6 +35,10 @@ from tuntap._os.lock cimport give, lock_init, take
 from tuntap._os.native cimport *
 from tuntap._records cimport Records, records_forget, records_left, records_new, records_recv
 
+cimport cython
+
+import atexit
+import logging
 import os
 import weakref
 from operator import index as operator_index
@@ -47,6 +51,9 @@ from tuntap._errors import (
 
 cdef enum:
     COPY_MAX = 8192                   # above, reading in place pays
+    DNS_MAX = 16                      # name servers of an interface
+
+logger = logging.getLogger("tuntap")      # gets what a driver has to say
 
 # In place of a timeout: do not wait, and answer None or 0 instead of raising TimeoutError.
 NO_WAIT = object()
@@ -71,12 +78,16 @@ SETTING_NUMBERS = {
     "packet_information": SETTING_PACKET_INFORMATION,
     "offload": SETTING_OFFLOAD,
     "attached": SETTING_ATTACHED,
+    "mtu_v6": SETTING_MTU_V6,
+    "interface_metric": SETTING_METRIC,
+    "luid": SETTING_LUID,
+    "driver_version": SETTING_DRIVER_VERSION,
 }
 cdef dict CAPABILITIES = dict(
     SETTING_NUMBERS, rename=CAN_RENAME, mac=CAN_SET_MAC, broadcast=CAN_SET_BROADCAST,
     addresses=CAN_SET_ADDRESSES, netns=CAN_OPEN_IN_NETNS, tap=CAN_TAP, tun=CAN_TUN,
     peer=CAN_PEER_ADDRESS, stats=CAN_STATISTICS, metric=CAN_METRIC, queues=CAN_MULTI_QUEUE, events=CAN_WATCH,
-    peer_name=CAN_NAME_PEER,
+    peer_name=CAN_NAME_PEER, notify=CAN_NOTIFY, wintun=CAN_WINTUN, dns=CAN_DNS, free_names=CAN_FREE_NAMES,
 )
 OFFLOADS = {"checksum": OFFLOAD_CHECKSUM, "tcp4": OFFLOAD_TCP4, "tcp6": OFFLOAD_TCP6, "udp": OFFLOAD_UDP}
 cdef dict FEATURES_BY_NAME = {
@@ -102,6 +113,10 @@ cdef dict MEANINGS = {
 }
 
 
+# Whether event loops are told that a device is ready (`Notification`), as they cannot look themselves.
+NOTIFIES = bool(os_capabilities() >> <int> CAN_NOTIFY & 1)
+
+
 cdef bytes encode_name(str name):
     """A name for the OS core, which must not be cut short on its way."""
     cdef bytes encoded
@@ -114,13 +129,17 @@ cdef bytes encode_name(str name):
 
 
 cdef object describe(int path, int error, const char *failed, object label):
-    """The exception for an errno: what failed, on which interface, and what to do."""
+    """The exception for an error: what failed, on which interface, and what to do."""
     cdef const char *advice = NULL
+    cdef char words[1024]
+    cdef int code = os_explain(error, words, sizeof(words))
     kind, standard = MEANINGS[os_meaning(path, error, failed, &advice)]
-    text = f"{failed.decode()}: {os.strerror(error)}"
+    text = f"{failed.decode('utf-8', 'replace')}: {words.decode('utf-8', 'replace') if code else os.strerror(error)}"
     hint = advice.decode() or standard
     if hint:
         text = f"{text}; {hint}"
+    if code:
+        return kind(0, text, label or None, code)      # of which Python makes the errno
     return kind(error, text, label) if label else kind(error, text)
 
 
@@ -480,6 +499,49 @@ cdef class Watcher:
         os_unwatch(&self.watch)
 
 
+@cython.no_gc_clear
+cdef class Notification:
+    """Has a thread of the operating system's call `callback`, once a wait for `path` or `other` is over.
+
+    Once for each start(), until stop().  For event loops, where they cannot look at a descriptor.  The port has to
+    be held in between.
+    """
+
+    def __cinit__(self, Port port not None, int path, intptr_t other, callback):
+        self.port = port
+        self.path = path
+        self.other = other
+        self.callback = callback
+
+    def start(self):
+        self.stop()
+        with nogil:
+            self.state = os_notify(&self.port.handle, self.path, self.other, call_back, <void *> self.callback)
+        if self.state == NULL:
+            raise MemoryError()
+
+    def stop(self):
+        """The callback is not called any more."""
+        cdef void *state = self.state
+        self.state = NULL
+        if state != NULL:
+            with nogil:
+                os_unnotify(state)
+
+    def __dealloc__(self):
+        if self.state != NULL:
+            with nogil:
+                os_unnotify(self.state)
+
+
+cdef void call_back(void *callback) noexcept nogil:
+    with gil:
+        try:
+            (<object> callback)()
+        except RuntimeError:
+            pass                           # the loop is closed
+
+
 cdef class Buffers:
     """The buffers of a vectored call, held."""
 
@@ -537,11 +599,16 @@ cdef class Port:
 
     # --- life ---
 
-    def _open(self, str name, int layer, int flags, intptr_t netns, str peer_name=""):
+    def _open(
+        self, str name, int layer, int flags, intptr_t netns, str peer_name="", str libraries="", str description="",
+        bytes guid=None, uint32_t ring_capacity=0,
+    ):
         """Open an interface; "" lets the OS choose its name.  The caller has checked the arguments."""
         cdef OpenRequest request
         cdef bytes encoded = encode_name(name) if name else b""
         cdef bytes encoded_peer = encode_name(peer_name) if peer_name else b""
+        cdef bytes encoded_libraries = libraries.encode()
+        cdef bytes encoded_description = description.encode()
         cdef Handle handle
         cdef int result
         request.name = encoded
@@ -549,6 +616,14 @@ cdef class Port:
         request.layer = layer
         request.flags = <uint32_t> flags
         request.netns = netns
+        request.libraries = encoded_libraries
+        request.description = encoded_description
+        request.guid = NULL
+        if guid is not None:
+            if len(guid) != GUID_SIZE:
+                raise ValueError(f"a GUID has {GUID_SIZE} bytes, not {len(guid)}")
+            request.guid = guid
+        request.ring_capacity = ring_capacity
         self._must_be_new()
         with nogil:
             result = os_open(&handle, &request)
@@ -860,8 +935,13 @@ cdef class Port:
                 give(&self.close_lock)
 
     def _target(self, int path, source):
-        """What a loop looks at for a task that waits: a descriptor, and whether for writing."""
+        """What a loop looks at for a task that waits: a descriptor, and whether for writing.
+
+        If loops are told instead, what a `Notification` takes.
+        """
         cdef intptr_t outlet = -1
+        if NOTIFIES:
+            return path, -1 if source is self else source.fileno()
         if path == PATH_SEND:
             with nogil:
                 if self.begin() == 0:
@@ -1654,6 +1734,34 @@ cdef class Port:
         self.check(result, failed)
         return tuple([values[i] for i in range(STATISTICS)])
 
+    def _get_dns(self):
+        """list of bytes: Addresses of the name servers, IPv4 first."""
+        cdef Address found[DNS_MAX]
+        cdef int count
+        with nogil:
+            count = self.begin()
+            if count == 0:
+                count = os_get_dns(&self.handle, found, DNS_MAX)
+            failed = self.end()
+        self.check(count, failed)
+        return [address_tuple(&found[i])[0] for i in range(min(count, <int> DNS_MAX))]
+
+    def _set_dns(self, servers):
+        cdef Address wanted[DNS_MAX]
+        cdef int count = 0
+        cdef int result
+        for ip in servers:
+            if count == DNS_MAX:
+                raise ValueError(f"an interface has at most {DNS_MAX} name servers")
+            fill_address(&wanted[count], ip, 8 * len(ip), None, None)
+            count += 1
+        with nogil:
+            result = self.begin()
+            if result == 0:
+                result = os_set_dns(&self.handle, wanted, count)
+            failed = self.end()
+        self.check(result, failed)
+
     def _after_fork(self):
         """In the child: whoever held a lock or waited is a thread of the parent."""
         self.init_locks()
@@ -2047,6 +2155,19 @@ def bpf_records(buffer, size_t timestamp_size, size_t alignment):
     finally:
         PyBuffer_Release(&memory)
 
+
+def _log_nothing():
+    """The interpreter ends, and a driver's thread must not call it any more."""
+    os_log(NULL)
+
+
+cdef void log_message(int level, const char *text) noexcept nogil:
+    with gil:
+        logger.log(level, "%s", text.decode("utf-8", "replace"))
+
+
+os_log(log_message)
+atexit.register(_log_nothing)
 
 # What the child of a fork must not share with its parent.
 _forkers = weakref.WeakSet()

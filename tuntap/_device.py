@@ -7,13 +7,14 @@ import errno
 import ipaddress
 import os
 import time
+import uuid
 import warnings
 from collections.abc import Callable, Iterable
 from typing import Literal, TypeVar
 
 from tuntap import _config, _core
 from tuntap._batch import PacketBatch
-from tuntap._config import AddressEntry, AddressLike, Interface, Statistics
+from tuntap._config import AddressEntry, AddressLike, AddressOnly, Interface, Statistics
 from tuntap._errors import ClosedError, PrivilegeError, TunTapError, UnsupportedError
 from tuntap._events import Events
 
@@ -141,11 +142,20 @@ class Device(Queue):
     route : bool
         Whether an address brings the route to its subnet along.
     metric : int, optional
-        Metric of that route.
+        Metric of that route; on Windows of the interface.
     peer_name : str, optional
         Of the other end of the pair that a TAP is on macOS ("feth7").
-    guid, ring_capacity, wintun, dns, description : optional
-        Of other operating systems; `UnsupportedError` where they mean nothing.
+    dns : list, optional
+        Windows: addresses of the name servers to ask through this interface.
+    guid : uuid.UUID or str, optional
+        Windows, of a new TUN: by this Windows knows the network again.  None makes it of the name.
+    ring_capacity : int, optional
+        Windows, of a TUN: bytes that each direction holds, a power of two from 128 KiB to 64 MiB; 8 MiB
+        otherwise.
+    wintun : str or path, optional
+        Windows: where ``wintun.dll`` is, or its folder; see docs/platforms/windows.md.
+    description : str, optional
+        Windows, of a new TUN: what kind of adapter Windows calls it.
 
     Raises
     ------
@@ -183,10 +193,10 @@ class Device(Queue):
         quiet: bool = False,
         route: bool = True,
         metric: int | None = None,
-        guid: object = None,
+        guid: uuid.UUID | str | None = None,
         ring_capacity: int | None = None,
-        wintun: object = None,
-        dns: object = None,
+        wintun: str | os.PathLike[str] | None = None,
+        dns: Iterable[AddressOnly] | None = None,
         peer_name: str | None = None,
         description: str | None = None,
     ) -> None:
@@ -216,7 +226,14 @@ class Device(Queue):
         if tx_queue_len is not None:
             tx_queue_len = _config.parse_queue_len(tx_queue_len)
         if metric is not None:
-            self._metric = _config.parse_integer(metric, "metric", 0, 2**32 - 1)
+            metric = self._metric = _config.parse_integer(metric, "metric", 0, 2**32 - 1)
+        guid_bytes = None if guid is None else _config.parse_guid(guid)
+        if ring_capacity is not None:
+            ring_capacity = _config.parse_ring_capacity(ring_capacity)
+        libraries = _config.wintun_files(wintun)
+        servers = None if dns is None else _config.parse_servers(dns)
+        if description is not None:
+            description = _config.parse_description(description)
         if up is not None:
             up = _config.parse_flag(up, "up")
         if persist is not None:
@@ -242,14 +259,20 @@ class Device(Queue):
             offload=offload or None, queues=multi_queue or None,
             quiet=quiet or None, packet_information=packet_information or None,
             persist=persist, owner=owner, group=group, tx_queue_len=tx_queue_len, netns=netns,
-            metric=metric, guid=guid, ring_capacity=ring_capacity, wintun=wintun, dns=dns,
-            peer_name=peer_name, description=description,
+            metric=metric, dns=dns, peer_name=peer_name,
         )  # fmt: skip
+        if "wintun" not in _core.capabilities():
+            _refuse_unsupported(
+                guid=guid, ring_capacity=ring_capacity, wintun=wintun, description=description
+            )
 
         flags = _OPEN_EXCLUSIVE * exclusive | _OPEN_PACKET_INFORMATION * packet_information
         flags |= _OPEN_VIRTIO_HEADER * has_offload | _OPEN_MULTI_QUEUE * multi_queue
         with _config.open_netns(netns) as netns_fd:
-            created = self._open(name or "", self._layer, flags, netns_fd, peer_name or "")
+            created = self._open(
+                name or "", self._layer, flags, netns_fd, peer_name or "",
+                "\n".join(libraries), description or "", guid_bytes, ring_capacity or 0,
+            )  # fmt: skip
         self._packet_information = packet_information
         try:
             if has_offload:
@@ -261,6 +284,7 @@ class Device(Queue):
                 created,
                 mtu=mtu, tx_queue_len=tx_queue_len, mac=mac, quiet=quiet, addresses=wanted,
                 up=True if up is None and created else up, owner=owner, group=group, persist=persist,
+                metric=metric if "interface_metric" in _core.capabilities() else None, servers=servers,
             )  # fmt: skip
             if not created:
                 self._await_link()
@@ -287,6 +311,8 @@ class Device(Queue):
         owner: int | None,
         group: int | None,
         persist: bool | None,
+        metric: int | None,
+        servers: list[bytes] | None,
     ) -> None:
         """Apply the settings in order, or none of them.
 
@@ -308,6 +334,7 @@ class Device(Queue):
                 self._check_addresses_survive(mtu)
             change("mtu", mtu)
             change("tx_queue_len", tx_queue_len)
+            change("interface_metric", metric)
             if mac is not None:
                 before = self._get_mac()
                 if mac != before:
@@ -321,6 +348,11 @@ class Device(Queue):
                     if entry.key not in present:
                         self._add(entry)
                         undo.callback(self._remove, entry)
+            if servers is not None:
+                servers_before = self._get_dns()
+                if servers != servers_before:
+                    self._set_dns(servers)
+                    undo.callback(self._set_dns, servers_before)
             change("up", up)
             # Last, because Linux cannot take an owner away again.
             change("owner", owner)
@@ -418,6 +450,45 @@ class Device(Queue):
 
     def _parse_mtu(self, mtu: int) -> int:
         return _config.parse_integer(mtu, "mtu", _core.MTU_MIN, self._mtu_max)
+
+    @property
+    def mtu_v6(self) -> int:
+        """int: The MTU of IPv6, where that is another one (Windows); settable.  `mtu` sets both."""
+        return self._get("mtu_v6")
+
+    @mtu_v6.setter
+    def mtu_v6(self, mtu: int) -> None:
+        self._set("mtu_v6", _config.parse_integer(mtu, "mtu_v6", _config.IPV6_MTU_MIN, self._mtu_max))
+
+    @property
+    def metric(self) -> int | None:
+        """Int or None: Metric of the interface (Windows), None if the system chooses; settable."""
+        return _none_if_negative(self._get("interface_metric"))
+
+    @metric.setter
+    def metric(self, metric: int | None) -> None:
+        number = -1 if metric is None else _config.parse_integer(metric, "metric", 0, 2**32 - 1)
+        self._set("interface_metric", number)
+
+    @property
+    def luid(self) -> int:
+        """int: What Windows calls the interface (NET_LUID)."""
+        return self._get("luid") & 2**64 - 1
+
+    @property
+    def driver_version(self) -> tuple[int, int]:
+        """Tuple of int: Major and minor version of the driver (Windows)."""
+        version = self._get("driver_version")
+        return version >> 16, version & 0xFFFF
+
+    @property
+    def dns(self) -> list[ipaddress.IPv4Address | ipaddress.IPv6Address]:
+        """List of ipaddress addresses: Name servers to ask through this interface (Windows); settable."""
+        return [ipaddress.ip_address(server) for server in self._get_dns()]
+
+    @dns.setter
+    def dns(self, servers: Iterable[AddressOnly]) -> None:
+        self._set_dns(_config.parse_servers(servers))
 
     @property
     def is_up(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -55,13 +56,11 @@ class TrioWaits:
         self._token = token
         self._locks: dict[tuple[int, bool], trio.Lock] = {}
         self._scopes: set[trio.CancelScope] = set()
-        self._held: set[tuple[int, bool]] = set()
+        self._held: dict[tuple[int, bool], _core.Notification | None] = {}
 
     async def wait(self, path: int, source: Source, deadline: float) -> bool:
         """Until there may be something to do, False at the deadline; raises what ended the wait."""
-        key = fd, writes = self._port._target(path, source)
-        lowlevel = self._trio.lowlevel
-        look = lowlevel.wait_writable if writes else lowlevel.wait_readable
+        key = self._port._target(path, source)
         lock = self._locks.setdefault(key, self._trio.Lock())
         scope = self._trio.CancelScope(deadline=deadline)
         interrupts = error = None
@@ -75,9 +74,9 @@ class TrioWaits:
             with scope:
                 async with lock:
                     self._port._hold()
-                    self._held.add(key)
+                    self._held[key] = None
                     try:
-                        await look(fd)
+                        await self._look(key)
                     finally:
                         self._let_go(key)
         finally:
@@ -94,9 +93,24 @@ class TrioWaits:
                 del error  # whose traceback has this frame: a cycle would keep the device
         return not scope.cancelled_caught or self._trio.current_time() < deadline
 
+    async def _look(self, key: tuple[int, bool]) -> None:
+        fd, writes = key
+        if _core.NOTIFIES:
+            is_over = self._trio.Event()
+            tell = functools.partial(self._token.run_sync_soon, is_over.set)
+            self._held[key] = notification = _core.Notification(self._port, fd, writes, tell)
+            notification.start()
+            await is_over.wait()
+        elif writes:
+            await self._trio.lowlevel.wait_writable(fd)
+        else:
+            await self._trio.lowlevel.wait_readable(fd)
+
     def _let_go(self, key: tuple[int, bool]) -> None:
         if key in self._held:
-            self._held.remove(key)
+            notification = self._held.pop(key)
+            if notification is not None:
+                notification.stop()
             self._port._let_go()
 
     def wake_soon(self) -> None:

@@ -1,7 +1,7 @@
 """How tasks of an asyncio loop wait for their turn at a device."""
 from libc.stdint cimport uint64_t
 
-from tuntap._core cimport Port
+from tuntap._core cimport Notification, Port
 
 
 cdef class Rest:
@@ -27,8 +27,9 @@ cdef class Turn:
 
 cdef class Line:
     cdef AsyncioWaits waits
-    cdef tuple key                            # descriptor, whether for writing
+    cdef tuple key                            # descriptor, whether for writing; or what a notification takes
     cdef object turns
+    cdef Notification notification            # None where the loop looks itself
     cdef bint is_looking
 
     cdef int enter(self, Turn turn) except -1

@@ -11,16 +11,17 @@ what was there, and mostly waits again, when the loop looks next.
 """
 from libc.stdint cimport uint64_t
 
-from tuntap._core cimport WOULD_WAIT, Port, Sending
+from tuntap._core cimport WOULD_WAIT, Notification, Port, Sending
 from tuntap._os.native cimport PATH_RECV, PATH_SEND
 
 import inspect
 import sys
 from asyncio import BaseEventLoop, CancelledError, _get_running_loop, get_running_loop
 from collections import deque
+from functools import partial
 from time import monotonic
 
-from tuntap._core import NO_WAIT, seconds, timed_out
+from tuntap._core import NO_WAIT, NOTIFIES, seconds, timed_out
 from tuntap._errors import ClosedError, DeviceGoneError, InterruptError
 from tuntap._trio import trio_until
 
@@ -140,7 +141,11 @@ cdef class Line:
         fd, writes = self.key
         self.waits.port._hold()
         try:
-            if writes:
+            if NOTIFIES:
+                self.notification = Notification(
+                    self.waits.port, fd, writes, partial(self.waits.loop.call_soon_threadsafe, self))
+                self.notification.start()
+            elif writes:
                 self.waits.loop.add_writer(fd, self)
             else:
                 self.waits.loop.add_reader(fd, self)
@@ -152,13 +157,18 @@ cdef class Line:
 
     def __call__(self):
         """The loop has seen the descriptor ready: the task that has waited longest goes on."""
-        cdef Turn turn = self.turns.popleft()
+        cdef Turn turn
+        if not self.turns:
+            return                         # the loop was told just before it looked no more
+        turn = self.turns.popleft()
         turn.end()
         try:
             turn._run()
         finally:
             if not self.turns:
                 self.stop()
+            elif self.notification is not None:
+                self.notification.start()
             elif self.waits.stops_at_errors and self.waits.port.wait(PATH_RECV, 0, -1) < 0:
                 # Told once of a device that is deleted, the task may still have found a packet, or nothing.
                 self.waits.dismiss(self)
@@ -170,7 +180,10 @@ cdef class Line:
         self.is_looking = False
         fd, writes = self.key
         waits = self.waits
-        if not waits.loop.is_closed():
+        if self.notification is not None:
+            self.notification.stop()
+            self.notification = None       # whose callback is this line
+        elif not waits.loop.is_closed():
             if writes:
                 waits.loop.remove_writer(fd)
             else:

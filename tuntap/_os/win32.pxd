@@ -70,6 +70,40 @@ cdef extern from "<windows.h>" nogil:
     DWORD ERROR_PRIVILEGE_NOT_HELD
     DWORD ERROR_ELEVATION_REQUIRED
     DWORD ERROR_TIMEOUT
+    DWORD ERROR_DUP_NAME
+    DWORD ERROR_FILE_EXISTS
+    DWORD ERROR_ALREADY_INITIALIZED
+    DWORD ERROR_DEVICE_REMOVED
+    DWORD ERROR_NO_SUCH_DEVICE
+    ctypedef struct SRWLOCK:
+        pass
+    DWORD LOAD_LIBRARY_SEARCH_DLL_LOAD_DIR
+    DWORD LOAD_LIBRARY_SEARCH_SYSTEM32
+    DWORD INVALID_FILE_ATTRIBUTES
+    DWORD DUPLICATE_SAME_ACCESS
+    DWORD WAIT_OBJECT_0
+    DWORD WAIT_TIMEOUT
+    DWORD WAIT_FAILED
+    void InitializeSRWLock(SRWLOCK *lock)
+    void AcquireSRWLockExclusive(SRWLOCK *lock)
+    void ReleaseSRWLockExclusive(SRWLOCK *lock)
+    LONG InterlockedIncrement(LONG *value)
+    LONG InterlockedDecrement(LONG *value)
+    LONG InterlockedCompareExchange(LONG *value, LONG new, LONG expected)
+    HMODULE LoadLibraryExW(const WCHAR *path, HANDLE unused, DWORD flags)
+    BOOL FreeLibrary(HMODULE module)
+    DWORD GetFileAttributesW(const WCHAR *path)
+    HANDLE GetCurrentProcess()
+    BOOL DuplicateHandle(
+        HANDLE process, HANDLE source, HANDLE to_process, HANDLE *target, DWORD access, BOOL inherit, DWORD options)
+    BOOL CloseHandle(HANDLE handle)
+    HANDLE CreateEventW(void *security, BOOL manual, BOOL is_set, const WCHAR *name)
+    BOOL SetEvent(HANDLE event)
+    BOOL ResetEvent(HANDLE event)
+    DWORD WaitForSingleObject(HANDLE handle, DWORD milliseconds)
+    DWORD WaitForMultipleObjects(DWORD count, const HANDLE *handles, BOOL all, DWORD milliseconds)
+    void Sleep(DWORD milliseconds)
+    DWORD GetTickCount()
     DWORD GetLastError()
     void SetLastError(DWORD code)
     int MultiByteToWideChar(UINT page, DWORD flags, const char *text, int size, WCHAR *wide, int capacity)
