@@ -2,11 +2,21 @@
 
 import os
 import sys
+import sysconfig
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 
-CORES = {"linux": "linux", "darwin": "darwin", "freebsd": "bsd", "openbsd": "bsd", "netbsd": "bsd"}
+CORES = {
+    "linux": "linux",
+    "darwin": "darwin",
+    "freebsd": "bsd",
+    "openbsd": "bsd",
+    "netbsd": "bsd",
+    "win32": "windows",
+}
+# What a core needs beside the C library.
+LIBRARIES = {"windows": ["advapi32", "iphlpapi", "ole32", "setupapi", "ws2_32"]}
 core = next((file for prefix, file in CORES.items() if sys.platform.startswith(prefix)), "none")
 
 # TUNTAP_DEBUG=1 checks bounds and keeps symbols; TUNTAP_SANITIZE=address,undefined adds sanitizers.
@@ -17,8 +27,9 @@ if sanitize:
     # Python is built with -fwrapv, under which an overflow is not undefined and is not reported.
     flags += ["-fno-wrapv", f"-fsanitize={sanitize}", "-fno-omit-frame-pointer"]
     flags += ["-fno-sanitize-recover=undefined"]
-if sys.platform == "win32":
-    flags = []
+if sysconfig.get_platform().startswith("win"):  # Microsoft's compiler; a MinGW takes the flags above
+    # What is atomic elsewhere is volatile there (lock.pxd), which on Arm does not suffice unless asked for.
+    flags = ["/Od", "/Z7"] if debug else ["/O2", "/volatile:ms"]
 
 SOURCES = {
     "tuntap._core": "tuntap/_core.pyx",
@@ -32,12 +43,22 @@ SOURCES = {
     "tuntap._turns": "tuntap/_turns.pyx",
 }
 
+DIRECTIVES = {
+    "language_level": 3,
+    "embedsignature": True,
+    "embedsignature.format": "python",
+    "freethreading_compatible": True,
+    "wraparound": False,
+    "cdivision": True,
+}
+
 extensions = [
     Extension(
         name,
         [source],
         define_macros=[("_GNU_SOURCE", "1")],
         depends=["tuntap/_kernels/simd.h"],
+        libraries=LIBRARIES.get(core, []) if name == "tuntap._os.native" else [],
         extra_compile_args=flags,
         extra_link_args=[f"-fsanitize={sanitize}"] if sanitize else [],
     )
@@ -50,14 +71,9 @@ setup(
         build_dir="build/cython",
         force=debug,
         compiler_directives={
-            "language_level": 3,
-            "embedsignature": True,
-            "embedsignature.format": "python",
-            "freethreading_compatible": True,
+            **DIRECTIVES,
             "boundscheck": debug,
-            "wraparound": False,
             "initializedcheck": debug,
-            "cdivision": True,
         },
     ),
 )

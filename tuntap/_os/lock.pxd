@@ -13,6 +13,7 @@ cdef extern from *:
     #define tuntap_lock_take(lock) PyMutex_Lock(lock)
     #define tuntap_lock_give(lock) PyMutex_Unlock(lock)
     #elif defined(_WIN32)
+    #define WIN32_LEAN_AND_MEAN
     #include <windows.h>
     typedef SRWLOCK TuntapLock;
     #define tuntap_lock_init(lock) InitializeSRWLock(lock)
