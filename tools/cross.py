@@ -4,6 +4,8 @@ Proves that the sources translate and compile, with no warning of ours, and that
 they call; nothing is run.
 """
 
+import ast
+import functools
 import os
 import re
 import shutil
@@ -13,7 +15,9 @@ import sysconfig
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
+import pefile
 from elftools.elf.elffile import ELFFile
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -28,35 +32,75 @@ LINUX = [f"{cpu}-linux-{libc}" for cpu in ("x86_64", "aarch64") for libc in ("gn
 OTHER_UNIX = [
     f"{cpu}-{system}" for cpu in ("x86_64", "aarch64") for system in ("macos", "freebsd", "netbsd", "openbsd")
 ]
+# CPUs by the names that zig's compiler and its dlltool have for them.
+WINDOWS = {
+    "x86_64-windows-gnu": "i386:x86-64",
+    "aarch64-windows-gnu": "arm64",
+    "x86-windows-gnu": "i386",
+}
 # Which core is compiled for which system; a system without one of its own takes `none`.
-TARGETS = {target: "linux" for target in LINUX} | {
-    target: "darwin" if target.endswith("macos") else "bsd" for target in OTHER_UNIX
+TARGETS = {
+    **dict.fromkeys(LINUX, "linux"),
+    **{target: "darwin" if target.endswith("macos") else "bsd" for target in OTHER_UNIX},
+    **dict.fromkeys(WINDOWS, "windows"),
 }
 
 
+@functools.cache
+def of_setup(name: str) -> Any:  # noqa: ANN401 - whatever it is
+    """A constant of setup.py."""
+    for node in ast.parse((ROOT / "setup.py").read_text()).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == name:
+            return ast.literal_eval(node.value)
+    raise LookupError(f"setup.py has no {name}")
+
+
 def translate(source: str, folder: Path) -> Path:
-    """C from Cython, under the module name that setup.py gives it."""
+    """C from Cython, as setup.py has it made for a release."""
     stem = Path(source).stem
     is_core = source.startswith("tuntap/_os/")
     module = "tuntap._os.native" if is_core else source.removesuffix(".pyx").replace("/", ".")
     target = folder / f"{stem}.c"
-    command = [sys.executable, "-m", "cython", "-3", "--module-name", module, "-X", "cdivision=True"]
+    command = [sys.executable, "-m", "cython", "--module-name", module]
+    for directive, value in {**of_setup("DIRECTIVES"), "boundscheck": False}.items():
+        command += ["-X", f"{directive}={value}"]
     subprocess.run([*command, "-o", target, ROOT / source], check=True, cwd=ROOT)
     return target
 
 
 def python_headers(folder: Path, target: str) -> list[str]:
-    """Include flags; this Python's pyconfig.h stands in for the target's, both being LP64."""
+    """Include flags; this Python's pyconfig.h stands in for that of another Unix, both being LP64."""
+    kernels = f"-I{ROOT / 'tuntap/_kernels'}"
+    if target in WINDOWS:
+        return [kernels, f"-I{folder / 'windows'}"]
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
     multiarch = folder / target / f"{target}/{version}"  # where Debian's wrapper looks for it
     multiarch.mkdir(parents=True, exist_ok=True)
     shutil.copy(sysconfig.get_config_h_filename(), multiarch / "pyconfig.h")
-    return [f"-I{ROOT / 'tuntap/_kernels'}", f"-I{folder / target}", f"-I{sysconfig.get_paths()['include']}"]
+    return [kernels, f"-I{folder / target}", f"-I{sysconfig.get_paths()['include']}"]
+
+
+def windows_headers(include: Path, folder: Path) -> Path:
+    """The headers of a Python of this machine, as they would be on Windows."""
+    shutil.copytree(include, folder)
+    shutil.copy(ROOT / "tools/windows/pyconfig.h", folder / "pyconfig.h")
+    return folder
+
+
+def import_library(target: str, dll: str, names: set[str], library: Path) -> Path:
+    """What a linker for Windows needs to know of a DLL."""
+    definitions = library.with_suffix(".def")
+    definitions.write_text("\n".join([f"LIBRARY {dll}", "EXPORTS", *sorted(names)]) + "\n")
+    command = [sys.executable, "-m", "ziglang", "dlltool", "-m", WINDOWS[target]]
+    subprocess.run([*command, "-d", definitions, "-l", library], check=True)
+    return library
 
 
 def compile_for(target: str, source: Path, folder: Path) -> bool:
-    command = [sys.executable, "-m", "ziglang", "cc", "-target", target, "-c", "-O0", "-fPIC"]
+    command = [sys.executable, "-m", "ziglang", "cc", "-target", target, "-c", "-O0"]
     command.append("-fno-sanitize=undefined")  # which zig adds by itself
+    if target not in WINDOWS:
+        command.append("-fPIC")
     command += ["-Wall", "-Wextra", "-Werror", "-D_GNU_SOURCE=1"]
     if target.endswith("openbsd"):
         command.append("-D_BSD_SOURCE=1")  # its pyconfig.h hides nothing of the system
@@ -67,7 +111,7 @@ def compile_for(target: str, source: Path, folder: Path) -> bool:
     done = subprocess.run(
         [*command, "-o", folder / f"{source.stem}.{target}.o", source], capture_output=True, text=True
     )
-    print(f"{'ok  ' if done.returncode == 0 else 'FAIL'} {target:18} {source.stem}", flush=True)
+    print(f"{'ok  ' if done.returncode == 0 else 'FAIL'} {target:19} {source.stem}", flush=True)
     if done.returncode:
         print(done.stderr[:4000])
     return done.returncode == 0
@@ -80,8 +124,38 @@ def symbols(obj: Path) -> set[str]:
         return {entry.name for entry in table.iter_symbols() if entry["st_shndx"] == "SHN_UNDEF"} - {""}
 
 
+def link_for_windows(target: str, folder: Path) -> bool:
+    """Whether what the objects leave to others is in the libraries that setup.py names, or is Python's."""
+    objects = sorted(folder.glob(f"*.{target}.o"))
+    headers = "".join(path.read_text() for path in (folder / "windows").rglob("*.h"))
+    pythons = import_library(
+        target, "python.dll", set(re.findall(r"\b_?Py\w+", headers)), folder / f"{target}.lib"
+    )
+    named = of_setup("LIBRARIES")["windows"]
+    image = folder / f"{target}.dll"
+    command = [sys.executable, "-m", "ziglang", "cc", "-target", target, "-shared", "-o", image]
+    done = subprocess.run(
+        [*command, *objects, pythons, *(f"-l{name}" for name in named)], capture_output=True, text=True
+    )
+    problem = done.stderr[:4000]
+    if done.returncode == 0:
+        # This compiler has some libraries in reserve that Microsoft's does not look into.
+        tables = pefile.PE(image, fast_load=True)
+        tables.parse_data_directories(pefile.DIRECTORY_ENTRY["IMAGE_DIRECTORY_ENTRY_IMPORT"])
+        needed = {table.dll.decode().lower().removesuffix(".dll") for table in tables.DIRECTORY_ENTRY_IMPORT}
+        needed = {name for name in needed if not name.startswith("api-ms-win-crt-")}
+        differing = needed ^ {*named, "kernel32", "python"}
+        problem = f"setup.py names {named}, and needed is {sorted(needed)}" if differing else ""
+    print(f"{'FAIL' if problem else 'ok  '} {target:19} {len(objects)} objects linked", flush=True)
+    if problem:
+        print(problem)
+    return not problem
+
+
 def link_for(target: str, folder: Path) -> bool:
     """Whether what the objects leave to others is in the system's own libraries, or is Python's."""
+    if target in WINDOWS:
+        return link_for_windows(target, folder)
     command = [sys.executable, "-m", "ziglang", "cc", "-target", target, "-shared"]
     objects = sorted(folder.glob(f"*.{target}.o"))
     if target.endswith("macos"):
@@ -100,7 +174,7 @@ def link_for(target: str, folder: Path) -> bool:
         missing = set(re.findall(r"undefined symbol: (\S+)", done.stderr))
         missing |= {done.stderr[:2000]} if done.returncode and not missing else set()
     is_right = "PyModule_GetDict" in wanted and not missing
-    print(f"{'ok  ' if is_right else 'FAIL'} {target:18} {len(objects)} objects linked", flush=True)
+    print(f"{'ok  ' if is_right else 'FAIL'} {target:19} {len(objects)} objects linked", flush=True)
     if not is_right:
         print("\n".join(sorted(missing)) or done.stderr[:4000])
     return is_right
@@ -114,6 +188,7 @@ def main() -> int:
             path.stem: translate(f"tuntap/_os/{path.name}", folder)
             for path in sorted((ROOT / "tuntap/_os").glob("*.pyx"))
         }
+        windows_headers(Path(sysconfig.get_paths()["include"]), folder / "windows")
         jobs = [(target, source) for target, core in TARGETS.items() for source in [*sources, cores[core]]]
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             results = list(pool.map(lambda job: compile_for(*job, folder), jobs))
