@@ -721,13 +721,14 @@ def caller_of(device, name, timeout=None):
 
 class TestAfterClose:
     ANSWERS = (
-        "addresses", "broadcast", "carrier", "group", "index", "is_attached", "is_running", "is_up", "mac",
-        "mtu", "name", "owner", "persist", "stats", "tx_queue_len",
+        "addresses", "broadcast", "carrier", "dns", "driver_version", "group", "index", "is_attached",
+        "is_running", "is_up", "luid", "mac", "metric", "mtu", "mtu_v6", "name", "owner", "persist", "stats",
+        "tx_queue_len",
     )  # fmt: skip
     SETTINGS = (
-        ("addresses", ["10.9.0.1/24"]), ("broadcast", "10.0.0.255"), ("carrier", True), ("group", 0),
-        ("is_up", True), ("mac", "02:00:00:00:00:09"), ("mtu", 1400), ("name", "other9"), ("owner", 0),
-        ("persist", False), ("tx_queue_len", 10),
+        ("addresses", ["10.9.0.1/24"]), ("broadcast", "10.0.0.255"), ("carrier", True), ("dns", ["9.9.9.9"]),
+        ("group", 0), ("is_up", True), ("mac", "02:00:00:00:00:09"), ("metric", 5), ("mtu", 1400),
+        ("mtu_v6", 1400), ("name", "other9"), ("owner", 0), ("persist", False), ("tx_queue_len", 10),
     )  # fmt: skip
     CALLS = (
         ("add_address", "10.9.0.1/24"), ("add_queue",), ("attach",), ("batch",), ("detach",), ("down",),

@@ -227,13 +227,6 @@ class Device(Queue):
             tx_queue_len = _config.parse_queue_len(tx_queue_len)
         if metric is not None:
             metric = self._metric = _config.parse_integer(metric, "metric", 0, 2**32 - 1)
-        guid_bytes = None if guid is None else _config.parse_guid(guid)
-        if ring_capacity is not None:
-            ring_capacity = _config.parse_ring_capacity(ring_capacity)
-        libraries = _config.wintun_files(wintun)
-        servers = None if dns is None else _config.parse_servers(dns)
-        if description is not None:
-            description = _config.parse_description(description)
         if up is not None:
             up = _config.parse_flag(up, "up")
         if persist is not None:
@@ -265,6 +258,13 @@ class Device(Queue):
             _refuse_unsupported(
                 guid=guid, ring_capacity=ring_capacity, wintun=wintun, description=description
             )
+        guid_bytes = None if guid is None else _config.parse_guid(guid)
+        if ring_capacity is not None:
+            ring_capacity = _config.parse_ring_capacity(ring_capacity)
+        libraries = _config.wintun_files(wintun)
+        servers = None if dns is None else _config.parse_servers(dns)
+        if description is not None:
+            description = _config.parse_description(description)
 
         flags = _OPEN_EXCLUSIVE * exclusive | _OPEN_PACKET_INFORMATION * packet_information
         flags |= _OPEN_VIRTIO_HEADER * has_offload | _OPEN_MULTI_QUEUE * multi_queue

@@ -15,6 +15,11 @@ cdef extern from *:
     #include <winsock2.h>
     #include <ws2tcpip.h>
     #include <windows.h>
+    #if defined(_MSC_VER)
+    #define TUNTAP_THREAD_LOCAL __declspec(thread)
+    #else
+    #define TUNTAP_THREAD_LOCAL __thread
+    #endif
     """
 
 cdef extern from "<windows.h>" nogil:
@@ -132,7 +137,7 @@ cdef inline int win_fail(Handle *handle, int path, const char *call) noexcept no
 cdef inline DWORD win_code(int error) noexcept nogil:
     """The number of Windows of an error; 0 for an errno."""
     if error >= SETUP_ERROR:
-        return 0xE0000000 | <DWORD> (error - SETUP_ERROR)
+        return <DWORD> 0xE0000000 | <DWORD> (error - SETUP_ERROR)
     return <DWORD> (error - WINDOWS_ERROR) if error >= WINDOWS_ERROR else 0
 
 

@@ -19,13 +19,20 @@ cdef extern from "<windows.h>" nogil:
     ctypedef struct FILETIME:
         DWORD dwLowDateTime
         DWORD dwHighDateTime
-    ctypedef void *PTP_WAIT
+    ctypedef struct TP_WAIT:
+        pass
+    ctypedef struct TP_CALLBACK_INSTANCE:
+        pass
+    ctypedef TP_WAIT *PTP_WAIT
+    ctypedef TP_CALLBACK_INSTANCE *PTP_CALLBACK_INSTANCE
+    ctypedef DWORD TP_WAIT_RESULT
     DWORD FORMAT_MESSAGE_FROM_SYSTEM
     DWORD FORMAT_MESSAGE_IGNORE_INSERTS
     DWORD FormatMessageW(
         DWORD flags, const void *source, DWORD code, DWORD language, WCHAR *text, DWORD size, void *arguments)
     PTP_WAIT CreateThreadpoolWait(
-        void (__stdcall *callback)(void *, void *, PTP_WAIT, DWORD) noexcept nogil, void *context, void *environment)
+        void (__stdcall *callback)(PTP_CALLBACK_INSTANCE, void *, PTP_WAIT, TP_WAIT_RESULT) noexcept nogil,
+        void *context, void *environment)
     void SetThreadpoolWait(PTP_WAIT wait, HANDLE handle, FILETIME *timeout)
     void WaitForThreadpoolWaitCallbacks(PTP_WAIT wait, BOOL cancel)
     void CloseThreadpoolWait(PTP_WAIT wait)
@@ -101,13 +108,14 @@ cdef void note_event(Handle *handle) noexcept nogil:
 cdef void guid_of_name(const char *name, GUID *guid) noexcept nogil:
     """The same for the same name, so that Windows remembers the network: FNV-1a, in the form of RFC 9562, version 8."""
     cdef uint64_t hashes[2]
+    cdef uint64_t prime = 0x100000001b3
     cdef uint8_t *bytes_of = <uint8_t *> guid
     cdef size_t i
-    hashes[0] = 0xcbf29ce484222325
-    hashes[1] = 0x84222325cbf29ce4
+    hashes[0] = <uint64_t> 0xcbf29ce484222325
+    hashes[1] = <uint64_t> 0x84222325cbf29ce4
     for i in range(strlen(name)):
-        hashes[0] = (hashes[0] ^ <uint8_t> name[i]) * 0x100000001b3
-        hashes[1] = (hashes[1] ^ <uint8_t> name[i] ^ <uint8_t> i) * 0x100000001b3
+        hashes[0] = (hashes[0] ^ <uint8_t> name[i]) * prime
+        hashes[1] = (hashes[1] ^ <uint8_t> name[i] ^ <uint8_t> i) * prime
     memcpy(guid, hashes, sizeof(GUID))
     bytes_of[7] = (bytes_of[7] & 0x0f) | 0x80      # Data3 is little-endian
     bytes_of[8] = (bytes_of[8] & 0x3f) | 0x80
@@ -117,13 +125,16 @@ cdef int open_tunnel(Handle *handle, const OpenRequest *request) noexcept nogil:
     cdef Tunnel *tunnel = &state_of(handle).tunnel
     cdef char name[NAME_SIZE]
     cdef WCHAR wide[NAME_SIZE]
-    cdef const char *pattern = request.name if request.name[0] else b"tun%d"
-    cdef const char *unit = strstr(pattern, b"%d")
+    cdef const char *pattern = b"tun%d"
+    cdef const char *unit
     cdef uint64_t luid
     cdef int i
     cdef int result = wintun_load(handle, request.libraries)
     if result < 0:
         return result
+    if request.name[0]:
+        pattern = request.name
+    unit = strstr(pattern, b"%d")
     tunnel.capacity = request.ring_capacity if request.ring_capacity else RING_CAPACITY
     if unit == NULL:
         if not to_wide(pattern, wide, NAME_SIZE):
@@ -159,11 +170,12 @@ cdef int create_tunnel(Handle *handle, const OpenRequest *request, const char *n
     cdef WCHAR kind[NAME_SIZE]
     cdef GUID guid
     cdef uint64_t luid
+    cdef const char *description = b"tuntap"
     cdef int waited = 0
     cdef int result
-    if not to_wide(name, wide, NAME_SIZE) or not to_wide(
-        request.description if request.description[0] else b"tuntap", kind, NAME_SIZE,
-    ):
+    if request.description[0]:
+        description = request.description
+    if not to_wide(name, wide, NAME_SIZE) or not to_wide(description, kind, NAME_SIZE):
         return invalid_name(handle)
     if request.guid != NULL:
         memcpy(&guid, request.guid, sizeof(GUID))
@@ -362,7 +374,9 @@ cdef intptr_t os_outlet(Handle *handle) noexcept nogil:
     return -1
 
 
-cdef void __stdcall notified(void *instance, void *context, PTP_WAIT wait, DWORD result) noexcept nogil:
+cdef void __stdcall notified(
+    PTP_CALLBACK_INSTANCE instance, void *context, PTP_WAIT wait, TP_WAIT_RESULT result,
+) noexcept nogil:
     """A thread of the system's pool: the wait is over, or a slice of it."""
     cdef Notification *notification = <Notification *> context
     cdef bint tells = False
@@ -391,7 +405,7 @@ cdef bint sleep_on(Notification *notification) noexcept nogil:
             return False
         notification.sleeps = True
     ticks = -10000 * <int64_t> patience
-    due.dwLowDateTime = <DWORD> (ticks & 0xffffffff)
+    due.dwLowDateTime = <DWORD> ticks
     due.dwHighDateTime = <DWORD> (<uint64_t> ticks >> 32)
     SetThreadpoolWait(notification.wait, event if event != NULL else notification.never, &due)
     return True

@@ -62,7 +62,7 @@ cdef extern from *:
 
     /* Messages of the driver's library, from any thread. */
     static void (*tuntap_wintun_log)(int level, const char *text);
-    static __declspec(thread) int tuntap_wintun_asks;   /* what may not be there: its absence is no error */
+    static TUNTAP_THREAD_LOCAL int tuntap_wintun_asks;   /* what may not be there: its absence is no error */
     static void CALLBACK tuntap_wintun_logger(int level, DWORD64 time, const WCHAR *text) {
         char utf8[1024];
         void (*log)(int, const char *) = tuntap_wintun_log;
@@ -76,7 +76,7 @@ cdef extern from *:
     /* One library serves all devices of the process, and stays. */
     static TuntapWintun tuntap_wintun;
     static SRWLOCK tuntap_wintun_lock = SRWLOCK_INIT;
-    static __declspec(thread) char tuntap_wintun_places[1024];
+    static TUNTAP_THREAD_LOCAL char tuntap_wintun_places[1024];
     """
     ctypedef void *AdapterHandle "TuntapAdapter"
     ctypedef void *SessionHandle "TuntapSession"
@@ -150,6 +150,7 @@ cdef inline int wintun_load(Handle *handle, const char *libraries) noexcept nogi
     cdef const char *rest = libraries
     cdef size_t size
     cdef int result = 0
+    line[0] = 0
     AcquireSRWLockExclusive(&WINTUN_LOCK)
     while WINTUN.module == NULL and rest[0] and result == 0:
         size = strcspn(rest, b"\n")
@@ -163,9 +164,12 @@ cdef inline int wintun_load(Handle *handle, const char *libraries) noexcept nogi
         line[0] = 0
     ReleaseSRWLockExclusive(&WINTUN_LOCK)
     if result < 0:
-        snprintf(
-            wintun_places, PLACES_SIZE, b"LoadLibrary(wintun.dll for %s; %s%s)", ARCHITECTURE,
-            line if line[0] else libraries, b"" if line[0] else b"; the system's folder")
+        if line[0]:
+            snprintf(wintun_places, PLACES_SIZE, b"LoadLibrary(%s for %s)", line, ARCHITECTURE)
+        else:
+            snprintf(
+                wintun_places, PLACES_SIZE, b"LoadLibrary(wintun.dll for %s, of %s or the system's folder)",
+                ARCHITECTURE, libraries)
         handle.failed[PATH_CONTROL] = wintun_places
     return result
 
