@@ -459,6 +459,7 @@ cdef class Watcher:
     def __cinit__(self, Port port not None):
         cdef int result
         self.watch.io = -1
+        self.watch.state = NULL
         self.port = port
         with nogil:
             result = port.begin()

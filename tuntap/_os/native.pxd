@@ -222,6 +222,7 @@ cdef struct Change:
 cdef struct Watch:
     intptr_t io               # readable when there are some; -1 if closed
     int index
+    void *state               # whatever else a core keeps; os_unwatch frees it
 
 ctypedef void (*Tell)(void *argument) noexcept nogil
 ctypedef void (*Log)(int level, const char *text) noexcept nogil      # a level of Python's logging, UTF-8

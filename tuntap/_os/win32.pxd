@@ -94,6 +94,7 @@ cdef extern from "<windows.h>" nogil:
     void ReleaseSRWLockExclusive(SRWLOCK *lock)
     LONG InterlockedIncrement(LONG *value)
     LONG InterlockedDecrement(LONG *value)
+    LONG InterlockedExchange(LONG *value, LONG new)
     LONG InterlockedCompareExchange(LONG *value, LONG new, LONG expected)
     HMODULE LoadLibraryExW(const WCHAR *path, HANDLE unused, DWORD flags)
     BOOL FreeLibrary(HMODULE module)

@@ -9,6 +9,7 @@ from libc.stdio cimport snprintf
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset, strcmp, strlen, strncmp, strstr
 
+from tuntap._os.adapters cimport *
 from tuntap._os.iphelper cimport *
 from tuntap._os.native cimport *
 from tuntap._os.tapwindows cimport *
@@ -122,6 +123,7 @@ cdef void guid_of_name(const char *name, GUID *guid) noexcept nogil:
 
 
 cdef int open_tunnel(Handle *handle, const OpenRequest *request) noexcept nogil:
+    global wintun_asks
     cdef Tunnel *tunnel = &state_of(handle).tunnel
     cdef char name[NAME_SIZE]
     cdef WCHAR wide[NAME_SIZE]
@@ -223,7 +225,48 @@ cdef bint is_called(Handle *handle, const char *name) noexcept nogil:
 
 
 cdef int open_tap(Handle *handle, const OpenRequest *request) noexcept nogil:
-    return -EOPNOTSUPP
+    """One that is there, by its name or because nobody has it open, or else a new one."""
+    cdef State *state = state_of(handle)
+    cdef Adapter adapter
+    cdef uint64_t luid
+    cdef const char *name = request.name
+    cdef bint is_pattern = strstr(name, b"%d") != NULL
+    cdef int result = tap_init(handle, &state.tap)
+    if result < 0:
+        return result
+    result = -ENODEV
+    if name[0] and not is_pattern and luid_of_name(handle, name, &luid) == 0:
+        if request.flags & OPEN_EXCLUSIVE:
+            return -EEXIST
+        result = tap_find(handle, &state.tap, name, &adapter)
+        if result == -ENODEV:
+            return -EEXIST            # an interface of another kind
+    elif not name[0] and not request.flags & OPEN_EXCLUSIVE:
+        result = tap_find(handle, &state.tap, name, &adapter)
+    if result == -ENODEV:
+        handle.created = 1
+        result = tap_create(handle, &state.tap, &adapter)
+    if result < 0:
+        return result
+    state.luid = adapter.luid
+    handle.lasts = not handle.created
+    note_event(handle)
+    return name_tap(handle, name, is_pattern) if handle.created and name[0] else 0
+
+
+cdef int name_tap(Handle *handle, const char *name, bint is_pattern) noexcept nogil:
+    """Give a new TAP its name, or the first of a pattern that is free."""
+    cdef char one[NAME_SIZE]
+    cdef const char *unit = strstr(name, b"%d")
+    cdef uint64_t luid
+    cdef int i
+    if not is_pattern:
+        return set_name(handle, state_of(handle).luid, name)
+    for i in range(UNITS_MAX):
+        snprintf(one, NAME_SIZE, b"%.*s%d%s", <int> (unit - name), name, i, unit + 2)
+        if luid_of_name(handle, one, &luid) < 0:
+            return set_name(handle, state_of(handle).luid, one)
+    return -EEXIST
 
 
 cdef int os_open_queue(Handle *handle, Handle *of) noexcept nogil:
@@ -266,8 +309,10 @@ cdef void os_close(Handle *handle) noexcept nogil:
     handle.state = NULL
     if state != NULL:
         tunnel_close(&state.tunnel)
-        tap_close(&state.tap)
-        free(state)
+        if tap_close(&state.tap):
+            if handle.layer == LAYER_TAP and state.luid and handle.owned and not handle.lasts:
+                tap_delete(handle, state.luid)
+            free(state)
     if wake != INVALID_HANDLE_VALUE:
         CloseHandle(wake)
 
@@ -490,7 +535,7 @@ cdef int os_get(Handle *handle, int setting, int64_t *value) noexcept nogil:
         value[0] = handle.layer == LAYER_TAP and handle.lasts
         return 0
     if setting == SETTING_UP and handle.io != -1:
-        value[0] = state.tunnel.session != NULL if handle.layer == LAYER_TUN else state.tap.is_up
+        value[0] = state.tunnel.session != NULL if handle.layer == LAYER_TUN else <int> state.tap.is_up
         return 0
     return get_setting(handle, state.luid, setting, value)
 
@@ -542,7 +587,7 @@ cdef int os_get_mac(Handle *handle, uint8_t *mac) noexcept nogil:
 cdef int os_set_mac(Handle *handle, const uint8_t *mac) noexcept nogil:
     if handle.layer != LAYER_TAP:
         return not_here(handle, b"a MAC address of a TUN")
-    return tap_set_mac(handle, &state_of(handle).tap, mac)
+    return tap_set_mac(handle, &state_of(handle).tap, state_of(handle).luid, mac)
 
 
 cdef int os_get_addresses(Handle *handle, Address *addresses, int capacity) noexcept nogil:

@@ -1,0 +1,511 @@
+"""A TAP by the driver tap-windows6 (inline).
+
+Each direction has one operation under way at most, in a buffer of its own that the driver owns until it is
+complete.  The driver holds one open file for each adapter.
+"""
+from libc.errno cimport EMSGSIZE, ENETDOWN, ENODEV, ENOMEM
+from libc.stdint cimport int32_t, int64_t, intptr_t, uint8_t, uint32_t, uint64_t
+from libc.stdio cimport snprintf
+from libc.stdlib cimport free, malloc
+from libc.string cimport memcpy, memset, strcmp
+
+from tuntap._os.adapters cimport *
+from tuntap._os.iphelper cimport HKEY, name_of_luid, REG_SZ, RegCloseKey, RegSetValueExW
+from tuntap._os.native cimport (
+    Handle, LAYER_TAP, MAC_SIZE, NAME_SIZE, PATH_CONTROL, PATH_RECV, PATH_SEND, SlotView, slot_fill,
+)
+from tuntap._os.win32 cimport *
+
+cdef extern from *:
+    """
+    #include <winioctl.h>
+    #include <setupapi.h>
+
+    /* From the driver's interface, tap-windows.h. */
+    #define TUNTAP_TAP(number) CTL_CODE(FILE_DEVICE_UNKNOWN, number, METHOD_BUFFERED, FILE_ANY_ACCESS)
+    #define TUNTAP_TAP_GET_MAC TUNTAP_TAP(1)
+    #define TUNTAP_TAP_GET_VERSION TUNTAP_TAP(2)
+    #define TUNTAP_TAP_SET_MEDIA_STATUS TUNTAP_TAP(6)
+
+    /* Another MAC address, from the next start of the device on. */
+    static LONG tuntap_write_mac(HDEVINFO set, SP_DEVINFO_DATA *device, const WCHAR *digits) {
+        LONG code;
+        HKEY key = SetupDiOpenDevRegKey(set, device, DICS_FLAG_GLOBAL, 0, DIREG_DRV, KEY_SET_VALUE);
+        if (key == (HKEY) INVALID_HANDLE_VALUE) return (LONG) GetLastError();
+        code = RegSetValueExW(
+            key, L"NetworkAddress", 0, REG_SZ, (const BYTE *) digits, (DWORD) ((wcslen(digits) + 1) * sizeof(WCHAR)));
+        RegCloseKey(key);
+        return code;
+    }
+
+    static BOOL tuntap_change_state(HDEVINFO set, SP_DEVINFO_DATA *device, DWORD state) {
+        SP_PROPCHANGE_PARAMS change;
+        memset(&change, 0, sizeof(change));
+        change.ClassInstallHeader.cbSize = sizeof(SP_CLASSINSTALL_HEADER);
+        change.ClassInstallHeader.InstallFunction = DIF_PROPERTYCHANGE;
+        change.StateChange = state;
+        change.Scope = DICS_FLAG_GLOBAL;
+        return SetupDiSetClassInstallParamsW(set, device, &change.ClassInstallHeader, sizeof(change))
+            && SetupDiCallClassInstaller(DIF_PROPERTYCHANGE, set, device);
+    }
+
+    static BOOL tuntap_remove_device(HDEVINFO set, SP_DEVINFO_DATA *device) {
+        SP_REMOVEDEVICE_PARAMS removal;
+        memset(&removal, 0, sizeof(removal));
+        removal.ClassInstallHeader.cbSize = sizeof(SP_CLASSINSTALL_HEADER);
+        removal.ClassInstallHeader.InstallFunction = DIF_REMOVE;
+        removal.Scope = DI_REMOVEDEVICE_GLOBAL;
+        return SetupDiSetClassInstallParamsW(set, device, &removal.ClassInstallHeader, sizeof(removal))
+            && SetupDiCallClassInstaller(DIF_REMOVE, set, device);
+    }
+
+    /* A new device with the driver that Windows has for this hardware id; 0, or what Windows says. */
+    typedef BOOL (WINAPI *TuntapUpdateDriver)(HWND, const WCHAR *, const WCHAR *, DWORD, BOOL *);
+    static DWORD tuntap_create_device(WCHAR *id) {
+        static const WCHAR hardware[] = L"root\\\\tap0901\\0";
+        WCHAR kind[32];
+        SP_DEVINFO_DATA device;
+        DWORD code = ERROR_SUCCESS;
+        HDEVINFO set = SetupDiCreateDeviceInfoList(&GUID_DEVCLASS_NET, NULL);
+        if (set == INVALID_HANDLE_VALUE) return GetLastError();
+        memset(&device, 0, sizeof(device));
+        device.cbSize = sizeof(device);
+        if (!SetupDiClassNameFromGuidW(&GUID_DEVCLASS_NET, kind, 32, NULL)
+            || !SetupDiCreateDeviceInfoW(
+                set, kind, &GUID_DEVCLASS_NET, L"tap0901", NULL, DICD_GENERATE_ID, &device)
+            || !SetupDiSetSelectedDevice(set, &device)
+            || !SetupDiSetDeviceRegistryPropertyW(
+                set, &device, SPDRP_HARDWAREID, (const BYTE *) hardware, sizeof(hardware))
+            || !SetupDiBuildDriverInfoList(set, &device, SPDIT_COMPATDRIVER)) {
+            code = GetLastError();
+        } else {
+            if (!SetupDiCallClassInstaller(DIF_SELECTBESTCOMPATDRV, set, &device)
+                || !SetupDiCallClassInstaller(DIF_REGISTERDEVICE, set, &device))
+                code = GetLastError();
+            else if (!SetupDiCallClassInstaller(DIF_INSTALLDEVICE, set, &device)) {
+                code = GetLastError();
+                tuntap_remove_device(set, &device);
+            } else {
+                /* The name of the interface comes a moment later. */
+                for (int waited = 0; !tuntap_interface_id(set, &device, id); waited += 50) {
+                    if (waited >= 5000) {
+                        code = ERROR_TIMEOUT;
+                        tuntap_remove_device(set, &device);
+                        break;
+                    }
+                    Sleep(50);
+                }
+            }
+            SetupDiDestroyDriverInfoList(set, &device, SPDIT_COMPATDRIVER);
+        }
+        SetupDiDestroyDeviceInfoList(set);
+        return code;
+    }
+    """
+    DWORD TAP_GET_MAC "TUNTAP_TAP_GET_MAC"
+    DWORD TAP_GET_VERSION "TUNTAP_TAP_GET_VERSION"
+    DWORD TAP_SET_MEDIA_STATUS "TUNTAP_TAP_SET_MEDIA_STATUS"
+    LONG write_mac "tuntap_write_mac"(HDEVINFO set, SP_DEVINFO_DATA *device, const WCHAR *digits) nogil
+    BOOL change_state "tuntap_change_state"(HDEVINFO set, SP_DEVINFO_DATA *device, DWORD state) nogil
+    BOOL remove_device "tuntap_remove_device"(HDEVINFO set, SP_DEVINFO_DATA *device) nogil
+    DWORD create_device "tuntap_create_device"(WCHAR *id) nogil
+    DWORD DICS_ENABLE
+    DWORD DICS_DISABLE
+
+cdef extern from "<windows.h>" nogil:
+    ctypedef struct OVERLAPPED:
+        HANDLE hEvent
+    DWORD GENERIC_READ
+    DWORD GENERIC_WRITE
+    DWORD OPEN_EXISTING
+    DWORD FILE_ATTRIBUTE_SYSTEM
+    DWORD FILE_FLAG_OVERLAPPED
+    HANDLE CreateFileW(
+        const WCHAR *name, DWORD access, DWORD share, void *security, DWORD how, DWORD flags, HANDLE template)
+    BOOL DeviceIoControl(
+        HANDLE file, DWORD code, void *given, DWORD given_size, void *answer, DWORD answer_size, DWORD *size,
+        OVERLAPPED *operation)
+    BOOL ReadFile(HANDLE file, void *memory, DWORD size, DWORD *done, OVERLAPPED *operation)
+    BOOL WriteFile(HANDLE file, const void *memory, DWORD size, DWORD *done, OVERLAPPED *operation)
+    BOOL GetOverlappedResult(HANDLE file, OVERLAPPED *operation, DWORD *size, BOOL wait)
+    BOOL CancelIoEx(HANDLE file, OVERLAPPED *operation)
+
+cdef enum:
+    FRAME_SIZE = 65536 + 18   # the largest frame, and more
+    PATH_OF_TAP = 128         # of UTF-16
+    CLOSE_PATIENCE = 2000     # milliseconds for the driver to give a buffer back
+
+# One direction.
+cdef struct Operation:
+    SRWLOCK lock
+    OVERLAPPED overlapped
+    uint8_t *frame
+    bint is_pending           # the driver has the buffer
+
+# A TAP while it is open.  Its file and whether it is up change under both locks.
+cdef struct TapAdapter:
+    HANDLE file               # NULL while it is closed
+    Operation recv
+    Operation send
+    bint is_up
+    int64_t version
+    uint8_t mac[6]
+
+
+cdef inline int tap_control(
+    Handle *handle, TapAdapter *tap, DWORD code, const char *call, void *memory, DWORD size,
+) noexcept nogil:
+    """A request of the driver; the answer comes where the question was."""
+    cdef OVERLAPPED operation
+    cdef DWORD done = 0
+    cdef int result = 0
+    memset(&operation, 0, sizeof(OVERLAPPED))
+    operation.hEvent = CreateEventW(NULL, True, False, NULL)
+    if operation.hEvent == NULL:
+        return win_fail(handle, PATH_CONTROL, b"CreateEvent")
+    if not DeviceIoControl(tap.file, code, memory, size, memory, size, &done, &operation):
+        if GetLastError() != ERROR_IO_PENDING or not GetOverlappedResult(tap.file, &operation, &done, True):
+            result = win_fail(handle, PATH_CONTROL, call)
+    CloseHandle(operation.hEvent)
+    return result
+
+
+cdef inline int tap_begin_recv(TapAdapter *tap) noexcept nogil:
+    """Have the driver fill the buffer; its event is set when it has, or has refused.  0, or what Windows says."""
+    cdef Operation *recv = &tap.recv
+    cdef DWORD code
+    if recv.is_pending:
+        return 0
+    recv.is_pending = True
+    if ReadFile(tap.file, recv.frame, FRAME_SIZE, NULL, &recv.overlapped):
+        return 0                      # complete, which the event says as well
+    code = GetLastError()
+    if code == ERROR_IO_PENDING or code == ERROR_MORE_DATA:
+        return 0
+    recv.is_pending = False
+    return <int> code
+
+
+cdef inline void tap_lock(TapAdapter *tap) noexcept nogil:
+    AcquireSRWLockExclusive(&tap.recv.lock)
+    AcquireSRWLockExclusive(&tap.send.lock)
+
+
+cdef inline void tap_unlock(TapAdapter *tap) noexcept nogil:
+    ReleaseSRWLockExclusive(&tap.send.lock)
+    ReleaseSRWLockExclusive(&tap.recv.lock)
+
+
+cdef inline int tap_set_media(Handle *handle, TapAdapter *tap, int is_up) noexcept nogil:
+    """Plug or pull the cable: without it reads and writes are refused."""
+    cdef uint32_t status = is_up != 0
+    cdef int result
+    tap_lock(tap)
+    result = tap_control(
+        handle, tap, TAP_SET_MEDIA_STATUS, b"DeviceIoControl(TAP_WIN_IOCTL_SET_MEDIA_STATUS)", &status, 4)
+    if result == 0:
+        tap.is_up = is_up != 0
+        if is_up:
+            tap_begin_recv(tap)
+    tap_unlock(tap)
+    return result
+
+
+cdef inline bint operation_init(Operation *operation) noexcept nogil:
+    InitializeSRWLock(&operation.lock)
+    operation.frame = <uint8_t *> malloc(FRAME_SIZE)
+    operation.overlapped.hEvent = CreateEventW(NULL, True, False, NULL)
+    return operation.frame != NULL and operation.overlapped.hEvent != NULL
+
+
+cdef inline void operation_stop(TapAdapter *tap, Operation *operation) noexcept nogil:
+    """Have the driver give the buffer back; the lock is held, or nobody else is left."""
+    cdef DWORD size
+    if operation.is_pending:
+        CancelIoEx(tap.file, &operation.overlapped)
+        if WaitForSingleObject(operation.overlapped.hEvent, CLOSE_PATIENCE) == WAIT_OBJECT_0:
+            GetOverlappedResult(tap.file, &operation.overlapped, &size, False)
+            ResetEvent(operation.overlapped.hEvent)
+            operation.is_pending = False
+
+
+cdef inline void operation_free(Operation *operation) noexcept nogil:
+    if operation.is_pending:
+        return                        # the driver keeps it: rather lost than written to
+    free(operation.frame)
+    operation.frame = NULL
+    if operation.overlapped.hEvent != NULL:
+        CloseHandle(operation.overlapped.hEvent)
+        operation.overlapped.hEvent = NULL
+
+
+cdef inline int tap_init(Handle *handle, TapAdapter *tap) noexcept nogil:
+    cdef bint has_recv = operation_init(&tap.recv)
+    cdef bint has_send = operation_init(&tap.send)
+    handle.failed[PATH_CONTROL] = b"malloc"
+    return 0 if has_recv and has_send else -ENOMEM
+
+
+cdef inline void tap_shut(TapAdapter *tap) noexcept nogil:
+    """Close the file; the locks are held, or nobody else is left."""
+    cdef uint32_t status = 0
+    cdef Handle unused
+    if tap.file == NULL:
+        return
+    if tap.is_up:
+        tap_control(&unused, tap, TAP_SET_MEDIA_STATUS, b"", &status, 4)
+        tap.is_up = False
+    operation_stop(tap, &tap.recv)
+    operation_stop(tap, &tap.send)
+    CloseHandle(tap.file)
+    tap.file = NULL
+
+
+cdef inline bint tap_close(TapAdapter *tap) noexcept nogil:
+    """Nobody receives, sends or waits any more.  False if the driver keeps a buffer: `tap` must not be freed."""
+    tap_shut(tap)
+    operation_free(&tap.recv)
+    operation_free(&tap.send)
+    return not tap.recv.is_pending and not tap.send.is_pending
+
+
+cdef inline int tap_open(Handle *handle, TapAdapter *tap, const Adapter *adapter) noexcept nogil:
+    cdef WCHAR path[PATH_OF_TAP]
+    cdef char id[ID_SIZE]
+    cdef char text[PATH_OF_TAP]
+    cdef uint32_t version[3]
+    cdef HANDLE file
+    cdef int result
+    from_wide(adapter.id, id, ID_SIZE)
+    snprintf(text, PATH_OF_TAP, b"\\\\.\\Global\\%s.tap", id)
+    to_wide(text, path, PATH_OF_TAP)
+    file = CreateFileW(
+        path, GENERIC_READ | GENERIC_WRITE, 0, NULL, OPEN_EXISTING, FILE_ATTRIBUTE_SYSTEM | FILE_FLAG_OVERLAPPED, NULL)
+    if file == INVALID_HANDLE_VALUE:
+        return win_fail(handle, PATH_CONTROL, b"CreateFile(.tap)")
+    tap.file = file
+    memset(version, 0, sizeof(version))
+    result = tap_control(
+        handle, tap, TAP_GET_VERSION, b"DeviceIoControl(TAP_WIN_IOCTL_GET_VERSION)", version, sizeof(version))
+    tap.version = <int64_t> version[0] << 16 | version[1]
+    if result == 0:
+        result = tap_control(handle, tap, TAP_GET_MAC, b"DeviceIoControl(TAP_WIN_IOCTL_GET_MAC)", tap.mac, MAC_SIZE)
+    return result
+
+
+# --- frames ---
+
+cdef inline bint is_complete(Operation *operation) noexcept nogil:
+    return WaitForSingleObject(operation.overlapped.hEvent, 0) == WAIT_OBJECT_0
+
+
+cdef inline int finish(TapAdapter *tap, Operation *operation, DWORD *size) noexcept nogil:
+    """What became of an operation that is complete: 0, or what Windows says."""
+    cdef DWORD code = ERROR_SUCCESS
+    size[0] = 0
+    if not GetOverlappedResult(tap.file, &operation.overlapped, size, False):
+        code = GetLastError()
+    operation.is_pending = False
+    ResetEvent(operation.overlapped.hEvent)
+    return <int> code
+
+
+cdef inline int tap_recv(
+    Handle *handle, TapAdapter *tap, SlotView *slots, int start, int stop, int *error,
+) noexcept nogil:
+    """os_recv."""
+    cdef Operation *recv = &tap.recv
+    cdef int slot = start
+    cdef int code = 0
+    cdef DWORD size
+    AcquireSRWLockExclusive(&recv.lock)
+    while slot < stop and tap.file != NULL:
+        if not recv.is_pending:
+            if not tap.is_up:
+                break
+            code = tap_begin_recv(tap)
+            if code:
+                break
+        if not is_complete(recv):
+            break
+        code = finish(tap, recv, &size)
+        if code and not tap.is_up or code == <int> ERROR_OPERATION_ABORTED:
+            code = 0                  # the cable was pulled
+            continue
+        if code and code != <int> ERROR_MORE_DATA:
+            break
+        code = 0
+        if size:
+            memcpy(slots.data + slot * slots.stride, recv.frame, min(<size_t> size, <size_t> slots.slot_size))
+            slot_fill(slots, slot, <intptr_t> size)
+            slot += 1
+    if code == 0 and tap.is_up:
+        code = tap_begin_recv(tap)    # the driver fills the buffer while nobody receives, and says so
+    ReleaseSRWLockExclusive(&recv.lock)
+    error[0] = -win_result(handle, PATH_RECV, b"ReadFile", <DWORD> code)
+    return slot - start
+
+
+cdef inline int tap_send(
+    Handle *handle, TapAdapter *tap, SlotView *slots, int start, int stop, int *error,
+) noexcept nogil:
+    """os_send; one frame after the other, so that they keep their order."""
+    cdef Operation *send = &tap.send
+    cdef int slot = start
+    cdef int code = 0
+    cdef int32_t length
+    cdef DWORD size
+    error[0] = 0
+    AcquireSRWLockExclusive(&send.lock)
+    while slot < stop:
+        if send.is_pending:
+            if not is_complete(send):
+                break
+            code = finish(tap, send, &size)
+            if code and tap.is_up:
+                break                 # what was sent before did not go
+            code = 0
+        if not tap.is_up:
+            handle.failed[PATH_SEND] = b"send"
+            error[0] = ENETDOWN
+            break
+        length = (<volatile int32_t *> slots.lengths)[slot]
+        if not 1 <= length <= min(slots.slot_size, <int32_t> FRAME_SIZE):
+            handle.failed[PATH_SEND] = b"send"
+            error[0] = EMSGSIZE
+            break
+        memcpy(send.frame, slots.data + slot * slots.stride, <size_t> length)
+        send.is_pending = True
+        if not WriteFile(tap.file, send.frame, <DWORD> length, NULL, &send.overlapped):
+            code = <int> GetLastError()
+            if code != <int> ERROR_IO_PENDING:
+                send.is_pending = False
+                break
+            code = 0
+        slot += 1
+    ReleaseSRWLockExclusive(&send.lock)
+    if code:
+        error[0] = -win_result(handle, PATH_SEND, b"WriteFile", <DWORD> code)
+    return slot - start
+
+
+cdef inline HANDLE tap_readable_event(TapAdapter *tap) noexcept nogil:
+    return tap.recv.overlapped.hEvent
+
+
+cdef inline HANDLE tap_writable_event(TapAdapter *tap) noexcept nogil:
+    return tap.send.overlapped.hEvent
+
+
+cdef inline bint tap_is_readable(TapAdapter *tap) noexcept nogil:
+    """Whether a frame is there, or an error."""
+    return tap.recv.is_pending and is_complete(&tap.recv)
+
+
+cdef inline bint tap_is_writable(TapAdapter *tap) noexcept nogil:
+    return tap.is_up and (not tap.send.is_pending or is_complete(&tap.send))
+
+
+# --- devices ---
+
+cdef inline int tap_find(Handle *handle, TapAdapter *tap, const char *name, Adapter *found) noexcept nogil:
+    """Open the TAP of this name, or with "" the first that nobody has open; -ENODEV if there is none."""
+    cdef Adapters adapters
+    cdef Adapter adapter
+    cdef char alias[NAME_SIZE]
+    cdef int result = adapters_begin(handle, &adapters)
+    if result < 0:
+        return result
+    result = -ENODEV
+    while adapters_next(&adapters, &adapter):
+        if adapter.layer != LAYER_TAP:
+            continue
+        if name[0] and (name_of_luid(handle, adapter.luid, alias) < 0 or strcmp(alias, name) != 0):
+            continue
+        result = tap_open(handle, tap, &adapter)
+        if result == 0 or name[0]:
+            found[0] = adapter
+            break
+        tap_shut(tap)                 # somebody else has it
+        result = -ENODEV
+    adapters_end(&adapters)
+    return result
+
+
+cdef inline int tap_create(Handle *handle, TapAdapter *tap, Adapter *made) noexcept nogil:
+    """A new TAP, of whatever name Windows gives it, open."""
+    cdef int waited = 0
+    cdef int result
+    made.layer = LAYER_TAP
+    result = win_result(handle, PATH_CONTROL, b"SetupDiCallClassInstaller(DIF_INSTALLDEVICE)", create_device(made.id))
+    if result < 0:
+        return result
+    while True:
+        result = -ENODEV
+        if luid_of_id(made.id, &made.luid):
+            result = tap_open(handle, tap, made)
+        if result == 0 or waited >= 5000:
+            return result
+        tap_shut(tap)
+        Sleep(50)
+        waited += 50
+
+
+cdef inline int tap_delete(Handle *handle, uint64_t luid) noexcept nogil:
+    """Remove this device, and no other."""
+    cdef Adapters adapters
+    cdef Adapter adapter
+    cdef int result = adapters_begin(handle, &adapters)
+    if result < 0:
+        return result
+    result = -ENODEV
+    while result == -ENODEV and adapters_next(&adapters, &adapter):
+        if adapter.layer == LAYER_TAP and adapter.luid == luid:
+            result = 0
+            if not remove_device(adapters.set, &adapters.device):
+                result = win_fail(handle, PATH_CONTROL, b"SetupDiCallClassInstaller(DIF_REMOVE)")
+    adapters_end(&adapters)
+    return result
+
+
+cdef inline int tap_set_mac(Handle *handle, TapAdapter *tap, uint64_t luid, const uint8_t *mac) noexcept nogil:
+    """The driver takes another MAC address when its device starts: it is stopped, started, and opened again."""
+    cdef Adapters adapters
+    cdef Adapter adapter
+    cdef WCHAR wide[13]
+    cdef char digits[13]
+    cdef bint was_up = tap.is_up
+    cdef int waited = 0
+    cdef int result = adapters_begin(handle, &adapters)
+    if result < 0:
+        return result
+    snprintf(digits, 13, b"%02X%02X%02X%02X%02X%02X", mac[0], mac[1], mac[2], mac[3], mac[4], mac[5])
+    to_wide(digits, wide, 13)
+    result = -ENODEV
+    while result == -ENODEV and adapters_next(&adapters, &adapter):
+        if adapter.layer != LAYER_TAP or adapter.luid != luid:
+            continue
+        result = win_result(
+            handle, PATH_CONTROL, b"RegSetValue(NetworkAddress)",
+            <DWORD> write_mac(adapters.set, &adapters.device, wide))
+        if result < 0:
+            break
+        tap_lock(tap)
+        tap_shut(tap)
+        if change_state(adapters.set, &adapters.device, DICS_DISABLE) and change_state(
+            adapters.set, &adapters.device, DICS_ENABLE,
+        ):
+            result = tap_open(handle, tap, &adapter)
+            while result < 0 and waited < 5000:
+                tap_shut(tap)
+                Sleep(50)
+                waited += 50
+                result = tap_open(handle, tap, &adapter)
+        else:
+            result = win_fail(handle, PATH_CONTROL, b"SetupDiCallClassInstaller(DIF_PROPERTYCHANGE)")
+        tap_unlock(tap)
+        if result == 0 and was_up:
+            result = tap_set_media(handle, tap, 1)
+        break
+    adapters_end(&adapters)
+    return result
