@@ -264,11 +264,11 @@ def format_mac(mac: bytes) -> str:
 def parse_user(user: int | str) -> int:
     """A user id."""
     if isinstance(user, str):
-        import pwd
-
         try:
+            import pwd
+
             return pwd.getpwnam(user).pw_uid
-        except KeyError:
+        except (KeyError, ImportError):  # Windows has no module for it
             raise ValueError(f"there is no user {user!r}") from None
     return parse_integer(user, "owner", 0, 2**32 - 2)
 
@@ -276,11 +276,11 @@ def parse_user(user: int | str) -> int:
 def parse_group(group: int | str) -> int:
     """A group id."""
     if isinstance(group, str):
-        import grp
-
         try:
+            import grp
+
             return grp.getgrnam(group).gr_gid
-        except KeyError:
+        except (KeyError, ImportError):  # Windows has no module for it
             raise ValueError(f"there is no group {group!r}") from None
     return parse_integer(group, "group", 0, 2**32 - 2)
 
