@@ -2,6 +2,7 @@
 
 import contextlib
 import faulthandler
+import functools
 import gc
 import ipaddress
 import os
@@ -28,8 +29,23 @@ hypothesis.settings.register_profile("ci", max_examples=10_000, deadline=None)
 hypothesis.settings.load_profile("quick")
 
 
+# What needs devices in memory is skipped where those cannot be had.
+try:
+    for end in testing.pair():
+        end.close()
+except tuntap.UnsupportedError as error:
+    no_pair = f"no devices in memory here: {error.strerror}"
+
+    @functools.wraps(testing.pair)
+    def pair(*_, **__):
+        pytest.skip(no_pair)
+
+    testing.pair = pair
+
+
 def pytest_addoption(parser):
     parser.addoption("--require-root", action="store_true", help="a test that is skipped is a failure (CI)")
+    parser.addoption("--require-wine", action="store_true", help="no Windows to run in is a failure (CI)")
 
 
 def pytest_collection_finish(session):
@@ -129,11 +145,12 @@ def other_netns(net):
 def no_leaks():
     """No test leaves descriptors or threads behind."""
     gc.collect()
-    before = len(os.listdir("/proc/self/fd")) if Path("/proc/self/fd").exists() else 0
+    can_look = sys.platform == "linux"
+    before = len(os.listdir("/proc/self/fd")) if can_look else 0
     threads = threading.active_count()
     yield
     gc.collect()
-    if before:
+    if can_look:
         assert len(os.listdir("/proc/self/fd")) <= before, "the test left descriptors open"
     assert threading.active_count() <= threads, "the test left threads running"
 
@@ -142,6 +159,7 @@ def no_leaks():
 def pytest_runtest_makereport(item, call):
     outcome = yield
     report = outcome.get_result()
-    if report.skipped and item.config.getoption("--require-root"):
+    needs_wine = "windows" in item.fixturenames  # which has an option of its own
+    if report.skipped and item.config.getoption("--require-root") and not needs_wine:
         report.outcome = "failed"
         report.longrepr = f"skipped, which --require-root forbids: {report.longrepr}"

@@ -671,6 +671,7 @@ class TestLargePackets:
         assert (batch.buffer[1] == GUARD).all()
 
 
+@pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="this system has no local datagram sockets")
 class TestAdoptedSockets:
     """from_fd with a datagram socket: the same packet path without any interface."""
 

@@ -38,7 +38,12 @@ setup(
 
 
 def load(source=HARNESS):
-    """A module, built against the installed package; RuntimeError with what the tools said."""
+    """A module, built against the installed package; RuntimeError with what the tools said.
+
+    Where there is no compiler it lies beside its source, from another system.
+    """
+    for built in source.parent.glob(f"{source.stem}.*.pyd"):
+        return module_of(built)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as target:
         # A sanitizer of ours is not to be loaded into the compiler.
         environment = {key: value for key, value in os.environ.items() if key != "LD_PRELOAD"}
@@ -50,7 +55,11 @@ def load(source=HARNESS):
         built = [path for path in Path(target).iterdir() if path.suffix in (".so", ".pyd")]
         if run.returncode or not built:
             raise RuntimeError(f"{source.name} cannot be built:\n{run.stdout}{run.stderr}")
-        spec = importlib.util.spec_from_file_location(source.stem, built[0])
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        return module
+        return module_of(built[0])
+
+
+def module_of(path):
+    spec = importlib.util.spec_from_file_location(path.stem.split(".")[0], path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
