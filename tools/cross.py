@@ -45,6 +45,13 @@ TARGETS = {
     **dict.fromkeys(WINDOWS, "windows"),
 }
 
+# All but those about what Cython and Python.h bring along, which is not ours.
+WARNINGS = [
+    "-Wall", "-Wextra", "-Werror", "-Wno-unused-function", "-Wno-unused-parameter",
+    "-Wno-missing-field-initializers", "-Wno-cast-function-type", "-Wno-deprecated-declarations",
+    "-Wno-unreachable-code",
+]  # fmt: skip
+
 
 @functools.cache
 def of_setup(name: str) -> Any:  # noqa: ANN401 - whatever it is
@@ -101,12 +108,9 @@ def compile_for(target: str, source: Path, folder: Path) -> bool:
     command.append("-fno-sanitize=undefined")  # which zig adds by itself
     if target not in WINDOWS:
         command.append("-fPIC")
-    command += ["-Wall", "-Wextra", "-Werror", "-D_GNU_SOURCE=1"]
+    command += [*WARNINGS, "-D_GNU_SOURCE=1"]
     if target.endswith("openbsd"):
         command.append("-D_BSD_SOURCE=1")  # its pyconfig.h hides nothing of the system
-    # What Cython and Python.h bring along is not ours.
-    command += ["-Wno-unused-function", "-Wno-unused-parameter", "-Wno-missing-field-initializers"]
-    command += ["-Wno-cast-function-type", "-Wno-deprecated-declarations", "-Wno-unreachable-code"]
     command += python_headers(folder, target)
     done = subprocess.run(
         [*command, "-o", folder / f"{source.stem}.{target}.o", source], capture_output=True, text=True
