@@ -8,7 +8,6 @@
 #include <windows.h>
 #include <objbase.h>
 #include <setupapi.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -17,7 +16,6 @@
 #define CAPACITY_MAX 0x4000000
 #define PACKET_MAX 0xffff
 #define NAME_SIZE 128           /* MAX_ADAPTER_NAME, with the zero */
-#define SUFFIX_MAX 1000
 #define BACKLOG_MAX 0x4000000   /* bytes that nobody takes */
 #define VERSION 14              /* 0.14 */
 #define HEADER ((ULONG) sizeof(ULONG))
@@ -49,7 +47,6 @@ typedef struct {
     Side receiving, sending;
     HANDLE readable, sent;      /* a tail has moved */
     HANDLE disconnected, thread;
-    int is_over;                /* the driver reads no more of what is sent */
 } Session;
 
 typedef struct Packet {
@@ -91,11 +88,10 @@ static ULONG64 luid_index = 0x8000;
 static int is_loaded, linger, faults;
 static char last_fault[128];
 static struct {
-    const char *function;
+    char function[32];
     DWORD error;
     int times;
-} failures[] = {{"WintunCreateAdapter", 0, 0}, {"WintunOpenAdapter", 0, 0}, {"WintunStartSession", 0, 0}};
-enum { CREATE, OPEN, START };
+} failure;
 
 BOOL WINAPI DllMain(HINSTANCE module, DWORD reason, void *unused) {
     (void) module, (void) unused;
@@ -159,28 +155,21 @@ static void *refuse(DWORD error, const WCHAR *text) {
     return NULL;
 }
 
-static DWORD ordered_failure(int function) {
-    if (failures[function].times == 0) return ERROR_SUCCESS;
-    failures[function].times--;
-    return failures[function].error;
+/* What a test has ordered for this call. */
+static DWORD ordered(const char *function) {
+    if (failure.times == 0 || strcmp(failure.function, function) != 0) return ERROR_SUCCESS;
+    failure.times--;
+    return failure.error;
 }
 
-static Adapter *find(const WCHAR *name) {
+/* The adapter of a name, or of a GUID. */
+static Adapter *find(const WCHAR *name, const GUID *guid) {
     Adapter *adapter = adapters;
-    while (adapter != NULL && (adapter->state == GONE || _wcsicmp(adapter->name, name) != 0)) adapter = adapter->next;
+    for (; adapter != NULL; adapter = adapter->next) {
+        if (adapter->state == GONE) continue;
+        if (name != NULL ? _wcsicmp(adapter->name, name) == 0 : IsEqualGUID(&adapter->guid, guid)) break;
+    }
     return adapter;
-}
-
-static Adapter *find_guid(const GUID *guid) {
-    Adapter *adapter = adapters;
-    while (adapter != NULL && (adapter->state == GONE || memcmp(&adapter->guid, guid, sizeof(GUID)) != 0))
-        adapter = adapter->next;
-    return adapter;
-}
-
-static Session *session_of(const WCHAR *name) {
-    Adapter *adapter = find(name);
-    return adapter != NULL && adapter->state == PRESENT ? adapter->session : NULL;
 }
 
 /* Forget the adapters that nobody can reach any more. */
@@ -207,7 +196,6 @@ static void remove_device(Adapter *adapter) {
     Session *session = adapter->session;
     adapter->state = GONE;
     if (session == NULL) return;
-    session->is_over = 1;
     store(&session->sending.ring->head, OVER);
     store(&session->receiving.ring->tail, OVER);
     SetEvent(session->disconnected);
@@ -218,58 +206,51 @@ static void remove_device(Adapter *adapter) {
 
 static Handle *new_handle(Adapter *adapter, int is_owner) {
     Handle *handle = pages_of(sizeof(Handle));
-    if (handle == NULL) return NULL;
     handle->adapter = adapter;
     handle->is_owner = is_owner;
     adapter->handles++;
     return handle;
 }
 
-/* Wintun lets the new adapter have its name: whoever has it becomes "name 1", or the next that is free. */
-static void take_name(Adapter *adapter, const WCHAR *name) {
-    Adapter *other = find(name);
+/* Wintun lets a new adapter have its name: whoever had it becomes "name 1", or the next that is free. */
+static Adapter *new_adapter(const WCHAR *name, const WCHAR *type, const GUID *guid) {
+    Adapter *adapter = HeapAlloc(GetProcessHeap(), HEAP_ZERO_MEMORY, sizeof(Adapter)), *other = find(name, NULL);
     WCHAR proposal[NAME_SIZE + 8];
-    for (int i = 1; other != NULL && i <= SUFFIX_MAX; i++) {
+    for (int i = 1; other != NULL; i++) {
         _snwprintf(proposal, NAME_SIZE + 8, L"%ls %d", name, i);
-        if (find(proposal) != NULL) continue;
+        if (find(proposal, NULL) != NULL) continue;
         wcsncpy(other->name, proposal, NAME_SIZE - 1);
         break;
     }
     wcscpy(adapter->name, name);
+    wcscpy(adapter->type, type);
+    adapter->guid = *guid;
+    adapter->luid = 53ull << 48 | ++luid_index << 24;   /* IF_TYPE_PROP_VIRTUAL */
+    adapter->last = &adapter->first;
+    adapter->state = PRESENT;
+    adapter->next = adapters;
+    is_loaded = 1;
+    return adapters = adapter;
 }
 
+/* A GUID that is there already is an error; a name is not. */
 EXPORT Handle *WINAPI WintunCreateAdapter(const WCHAR *name, const WCHAR *type, const GUID *requested) {
     GUID guid;
     Handle *handle = NULL;
-    Adapter *adapter, *other;
+    Adapter *other;
     DWORD error;
     if (requested != NULL) guid = *requested;
-    else if (FAILED(CoCreateGuid(&guid))) return refuse(ERROR_GEN_FAILURE, L"Failed to convert GUID");
+    else CoCreateGuid(&guid);
     say(0, L"Creating adapter");
     EnterCriticalSection(&lock);
-    other = find_guid(&guid);
-    error = ordered_failure(CREATE);
-    if (error == ERROR_SUCCESS && other != NULL) {
-        error = ERROR_ALREADY_EXISTS;
-        if (other->state == LEAVING && --other->attempts == 0) other->state = GONE;
-    } else if (error == ERROR_SUCCESS && (wcslen(name) >= NAME_SIZE || wcslen(type) >= NAME_SIZE)) {
-        error = ERROR_BUFFER_OVERFLOW;
-    } else if (error == ERROR_SUCCESS && name[0] == 0) {
-        error = ERROR_INVALID_NAME;
-    } else if (error == ERROR_SUCCESS) {
-        adapter = HeapAlloc(GetProcessHeap(), HEAP_ZERO_MEMORY, sizeof(Adapter));
-        if (adapter != NULL && (handle = new_handle(adapter, 1)) != NULL) {
-            take_name(adapter, name);
-            wcscpy(adapter->type, type);
-            adapter->guid = guid;
-            adapter->luid = 53ull << 48 | ++luid_index << 24;    /* IF_TYPE_PROP_VIRTUAL */
-            adapter->last = &adapter->first;
-            adapter->state = PRESENT;
-            adapter->next = adapters;
-            adapters = adapter;
-            is_loaded = 1;
-        }
-        if (handle == NULL) error = ERROR_NOT_ENOUGH_MEMORY;
+    other = find(NULL, &guid);
+    error = ordered(__func__);
+    if (error == ERROR_SUCCESS) {
+        if (other != NULL) error = ERROR_ALREADY_EXISTS;
+        else if (wcslen(name) >= NAME_SIZE || wcslen(type) >= NAME_SIZE) error = ERROR_BUFFER_OVERFLOW;
+        else if (name[0] == 0) error = ERROR_INVALID_NAME;
+        else handle = new_handle(new_adapter(name, type, &guid), 1);
+        if (other != NULL && other->state == LEAVING && --other->attempts == 0) other->state = GONE;
     }
     sweep();
     LeaveCriticalSection(&lock);
@@ -281,8 +262,8 @@ EXPORT Handle *WINAPI WintunOpenAdapter(const WCHAR *name) {
     Adapter *adapter;
     DWORD error;
     EnterCriticalSection(&lock);
-    adapter = find(name);
-    error = ordered_failure(OPEN);
+    adapter = find(name, NULL);
+    error = ordered(__func__);
     if (error == ERROR_SUCCESS && (adapter == NULL || adapter->state != PRESENT)) error = ERROR_NOT_FOUND;
     if (error == ERROR_SUCCESS) handle = new_handle(adapter, 0);
     LeaveCriticalSection(&lock);
@@ -337,24 +318,22 @@ static int is_ip(const BYTE *data, ULONG size) {
     return (size >= 20 && data[0] >> 4 == 4) || (size >= 40 && data[0] >> 4 == 6);
 }
 
-/* Under the lock: 1 if a packet went to the stack, 0 if there is none, -1 if the driver stops here for good. */
+/* Under the lock: 1 if a packet went to the stack, 0 if there is none, -1 if the driver reads no more. */
 static int deliver(Session *session) {
     Adapter *adapter = session->adapter;
     Ring *ring = session->sending.ring;
-    ULONG head = ring->head, tail = load(&ring->tail), size, content;
+    ULONG head = ring->head, tail = load(&ring->tail), size;
     Packet *packet;
-    if (session->is_over) return -1;
+    if (head == OVER) return -1;
     if (head == tail) return 0;
     size = *size_at(ring, head);
-    content = (tail - head) & (session->capacity - 1);
-    if (size > PACKET_MAX || ALIGNED(HEADER + size) > content || !is_ip(ring->data + head + HEADER, size)) {
-        fault("WintunSendPacket: no IP packet; the driver reads no further");
-        session->is_over = 1;
+    if (size > PACKET_MAX || !is_ip(ring->data + head + HEADER, size)) {
+        fault("WintunSendPacket: no IP packet, and the driver reads no further");
         store(&ring->head, OVER);
         return -1;
     }
-    packet = adapter->backlog < BACKLOG_MAX ? HeapAlloc(GetProcessHeap(), 0, sizeof(Packet) + size) : NULL;
-    if (packet != NULL) {
+    if (adapter->backlog < BACKLOG_MAX) {
+        packet = HeapAlloc(GetProcessHeap(), 0, sizeof(Packet) + size);
         packet->next = NULL;
         packet->size = size;
         memcpy(packet->data, ring->data + head + HEADER, size);
@@ -414,27 +393,28 @@ EXPORT Session *WINAPI WintunStartSession(Handle *handle, DWORD capacity) {
     Adapter *adapter = handle->adapter;
     DWORD error;
     EnterCriticalSection(&lock);
-    error = ordered_failure(START);
-    if (error != ERROR_SUCCESS) (void) error;
-    else if (adapter->state != PRESENT) error = ERROR_FILE_NOT_FOUND;
-    else if (adapter->session != NULL) error = ERROR_ALREADY_INITIALIZED;
-    else if (capacity < CAPACITY_MIN || capacity > CAPACITY_MAX || (capacity & (capacity - 1)) != 0)
-        error = ERROR_INVALID_PARAMETER;
-    else if ((session = adapter->session = new_session(adapter, capacity)) == NULL) error = ERROR_NOT_ENOUGH_MEMORY;
+    error = ordered(__func__);
+    if (error == ERROR_SUCCESS) {
+        if (adapter->state != PRESENT) error = ERROR_FILE_NOT_FOUND;
+        else if (adapter->session != NULL) error = ERROR_ALREADY_INITIALIZED;
+        else if (capacity < CAPACITY_MIN || capacity > CAPACITY_MAX || (capacity & (capacity - 1)) != 0)
+            error = ERROR_INVALID_PARAMETER;
+        else if ((session = new_session(adapter, capacity)) == NULL) error = ERROR_NOT_ENOUGH_MEMORY;
+        else adapter->session = session;
+    }
     LeaveCriticalSection(&lock);
     return error == ERROR_SUCCESS ? session : refuse(error, L"Failed to register rings");
 }
 
 EXPORT void WINAPI WintunEndSession(Session *session) {
-    EnterCriticalSection(&lock);
     if (session->receiving.held) fault("WintunEndSession: a received packet is held");
     if (session->sending.held) fault("WintunEndSession: an allocated packet was not sent");
-    session->adapter->session = NULL;
-    session->is_over = 1;
-    sweep();
-    LeaveCriticalSection(&lock);
     SetEvent(session->disconnected);
     WaitForSingleObject(session->thread, INFINITE);
+    EnterCriticalSection(&lock);
+    session->adapter->session = NULL;
+    sweep();
+    LeaveCriticalSection(&lock);
     CloseHandle(session->thread);
     CloseHandle(session->disconnected);
     CloseHandle(session->sent);
@@ -470,30 +450,32 @@ static void settle(Session *session, Side *side, const BYTE *packet, ULONG befor
     }
 }
 
-EXPORT BYTE *WINAPI WintunReceivePacket(Session *session, DWORD *size) {
-    Side *side = &session->receiving;
+/* The end of a call that gives the program the packet at `next`, unless there was an error. */
+static BYTE *hand_out(Session *session, Side *side, ULONG size, DWORD error) {
     BYTE *packet = NULL;
-    DWORD error = ERROR_SUCCESS;
-    ULONG tail, content;
-    EnterCriticalSection(&side->lock);
-    tail = load(&side->ring->tail);
-    content = (tail - side->next) & (session->capacity - 1);
-    if (tail >= session->capacity) error = ERROR_HANDLE_EOF;
-    else if (content == 0) error = ERROR_NO_MORE_ITEMS;
-    else if (content < HEADER) error = ERROR_INVALID_DATA;
-    else {
-        ULONG length = *size_at(side->ring, side->next);
-        if (length > PACKET_MAX || ALIGNED(HEADER + length) > content) error = ERROR_INVALID_DATA;
-        else {
-            packet = side->ring->data + side->next + HEADER;
-            *size = length;
-            side->next = (side->next + ALIGNED(HEADER + length)) & (session->capacity - 1);
-            side->held++;
-        }
+    if (error == ERROR_SUCCESS) {
+        packet = side->ring->data + side->next + HEADER;
+        side->next = (side->next + ALIGNED(HEADER + size)) & (session->capacity - 1);
+        side->held++;
     }
     LeaveCriticalSection(&side->lock);
     if (error != ERROR_SUCCESS) SetLastError(error);
     return packet;
+}
+
+EXPORT BYTE *WINAPI WintunReceivePacket(Session *session, DWORD *size) {
+    Side *side = &session->receiving;
+    DWORD error = ERROR_SUCCESS;
+    ULONG tail, content, length;
+    EnterCriticalSection(&side->lock);
+    tail = load(&side->ring->tail);
+    content = (tail - side->next) & (session->capacity - 1);
+    length = *size_at(side->ring, side->next);
+    if (tail >= session->capacity) error = ERROR_HANDLE_EOF;
+    else if (content == 0) error = ERROR_NO_MORE_ITEMS;
+    else if (content < HEADER || length > PACKET_MAX || ALIGNED(HEADER + length) > content) error = ERROR_INVALID_DATA;
+    else *size = length;
+    return hand_out(session, side, length, error);
 }
 
 EXPORT void WINAPI WintunReleaseReceivePacket(Session *session, const BYTE *packet) {
@@ -506,29 +488,17 @@ EXPORT void WINAPI WintunReleaseReceivePacket(Session *session, const BYTE *pack
 
 EXPORT BYTE *WINAPI WintunAllocateSendPacket(Session *session, DWORD size) {
     Side *side = &session->sending;
-    BYTE *packet = NULL;
     DWORD error = ERROR_SUCCESS;
     ULONG head;
     if (size == 0 || size > PACKET_MAX) fault("WintunAllocateSendPacket: a size that no IP packet has");
-    /* The real one hands out memory beyond its own. */
-    if (size > PACKET_MAX) {
-        SetLastError(ERROR_INVALID_PARAMETER);
-        return NULL;
-    }
     EnterCriticalSection(&side->lock);
     head = load(&side->ring->head);
-    if (head >= session->capacity) error = ERROR_HANDLE_EOF;
+    if (size > PACKET_MAX) error = ERROR_INVALID_PARAMETER;     /* the real one hands out what is not its own */
+    else if (head >= session->capacity) error = ERROR_HANDLE_EOF;
     else if (ALIGNED(HEADER + size) > ((head - side->next - HEADER) & (session->capacity - 1)))
         error = ERROR_BUFFER_OVERFLOW;
-    else {
-        *size_at(side->ring, side->next) = size | PENDING;
-        packet = side->ring->data + side->next + HEADER;
-        side->next = (side->next + ALIGNED(HEADER + size)) & (session->capacity - 1);
-        side->held++;
-    }
-    LeaveCriticalSection(&side->lock);
-    if (error != ERROR_SUCCESS) SetLastError(error);
-    return packet;
+    else *size_at(side->ring, side->next) = size | PENDING;
+    return hand_out(session, side, size, error);
 }
 
 EXPORT void WINAPI WintunSendPacket(Session *session, const BYTE *packet) {
@@ -544,25 +514,33 @@ EXPORT void WINAPI WintunSendPacket(Session *session, const BYTE *packet) {
 
 /* --- for the test --- */
 
-/* A packet for the program: 1, or 0 if it was dropped, as there is no room or no session. */
-EXPORT int FakeInject(const WCHAR *name, const void *packet, ULONG size) {
-    Session *session;
+/* What is to be a packet for the program: 1, or 0 if it was dropped, as there is no room or no session. */
+static int put(const WCHAR *name, ULONG header, const void *data, ULONG size) {
+    Adapter *adapter;
     int result = 0;
     EnterCriticalSection(&lock);
-    session = size <= PACKET_MAX ? session_of(name) : NULL;
-    if (session != NULL) {
-        Ring *ring = session->receiving.ring;
-        ULONG tail = ring->tail, mask = session->capacity - 1;
+    adapter = find(name, NULL);
+    if (adapter != NULL && adapter->state == PRESENT && adapter->session != NULL) {
+        Ring *ring = adapter->session->receiving.ring;
+        ULONG tail = ring->tail, mask = adapter->session->capacity - 1;
         if (ALIGNED(HEADER + size) <= ((load(&ring->head) - tail - HEADER) & mask)) {
-            *size_at(ring, tail) = size;
-            memcpy(ring->data + tail + HEADER, packet, size);
+            *size_at(ring, tail) = header;
+            memcpy(ring->data + tail + HEADER, data, size);
             store(&ring->tail, (tail + ALIGNED(HEADER + size)) & mask);
-            SetEvent(session->readable);
+            SetEvent(adapter->session->readable);
             result = 1;
         }
     }
     LeaveCriticalSection(&lock);
     return result;
+}
+
+EXPORT int FakeInject(const WCHAR *name, const void *packet, ULONG size) {
+    return size <= PACKET_MAX && put(name, size, packet, size);
+}
+
+EXPORT int FakeCorrupt(const WCHAR *name) {
+    return put(name, PACKET_MAX + 1, "", 0);
 }
 
 /* What the program has sent: the size of the packet, of which `capacity` bytes are copied, or -1 after the time.
@@ -572,7 +550,7 @@ EXPORT int FakeTake(const WCHAR *name, void *buffer, ULONG capacity, DWORD milli
     int result = -1;
     EnterCriticalSection(&lock);
     for (;;) {
-        Adapter *adapter = find(name);
+        Adapter *adapter = find(name, NULL);
         Packet *packet;
         if (adapter != NULL && adapter->first == NULL && adapter->is_paused && adapter->session != NULL)
             deliver(adapter->session);
@@ -597,7 +575,7 @@ EXPORT int FakeTake(const WCHAR *name, void *buffer, ULONG capacity, DWORD milli
 EXPORT int FakeConsume(const WCHAR *name, int is_on) {
     Adapter *adapter;
     EnterCriticalSection(&lock);
-    adapter = find(name);
+    adapter = find(name, NULL);
     if (adapter != NULL) {
         adapter->is_paused = !is_on;
         if (adapter->session != NULL) SetEvent(adapter->session->sent);
@@ -610,44 +588,19 @@ EXPORT int FakeConsume(const WCHAR *name, int is_on) {
 EXPORT int FakeTerminate(const WCHAR *name) {
     Adapter *adapter;
     EnterCriticalSection(&lock);
-    adapter = find(name);
+    adapter = find(name, NULL);
     if (adapter != NULL) remove_device(adapter);
     LeaveCriticalSection(&lock);
     return adapter != NULL;
 }
 
-/* Something that is no packet, behind those that wait for the program; 0 if there is no room. */
-EXPORT int FakeCorrupt(const WCHAR *name) {
-    Session *session;
-    int result = 0;
+/* The next calls of this function fail: of one that makes an adapter or a session. */
+EXPORT void FakeFail(const char *function, DWORD error, int times) {
     EnterCriticalSection(&lock);
-    session = session_of(name);
-    if (session != NULL) {
-        Ring *ring = session->receiving.ring;
-        ULONG tail = ring->tail, mask = session->capacity - 1;
-        if (HEADER <= ((load(&ring->head) - tail - HEADER) & mask)) {
-            *size_at(ring, tail) = PACKET_MAX + 1;
-            store(&ring->tail, (tail + HEADER) & mask);
-            SetEvent(session->readable);
-            result = 1;
-        }
-    }
+    snprintf(failure.function, sizeof(failure.function), "%s", function);
+    failure.error = error;
+    failure.times = times;
     LeaveCriticalSection(&lock);
-    return result;
-}
-
-/* The next calls of this function fail; only those that make an adapter or a session can. */
-EXPORT int FakeFail(const char *function, DWORD error, int times) {
-    int result = 0;
-    EnterCriticalSection(&lock);
-    for (size_t i = 0; i < sizeof(failures) / sizeof(failures[0]); i++) {
-        if (strcmp(failures[i].function, function) != 0) continue;
-        failures[i].error = error;
-        failures[i].times = times;
-        result = 1;
-    }
-    LeaveCriticalSection(&lock);
-    return result;
 }
 
 /* From now on, an adapter that is closed is still in the way of so many attempts to make it anew. */
@@ -664,7 +617,7 @@ EXPORT int FakeAdapter(const WCHAR *name, GUID *guid, WCHAR *type, ULONG64 *luid
     Adapter *adapter;
     int result = GONE;
     EnterCriticalSection(&lock);
-    adapter = find(name);
+    adapter = find(name, NULL);
     if (adapter != NULL) {
         *guid = adapter->guid;
         wcscpy(type, adapter->type);
@@ -699,9 +652,8 @@ EXPORT int FakeReset(void) {
         open += adapter->handles + (adapter->session != NULL);
     }
     sweep();
-    for (size_t i = 0; i < sizeof(failures) / sizeof(failures[0]); i++) failures[i].times = 0;
     is_loaded = adapters != NULL;
-    linger = faults = 0;
+    linger = faults = failure.times = 0;
     last_fault[0] = 0;
     LeaveCriticalSection(&lock);
     return open;
