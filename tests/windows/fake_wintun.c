@@ -6,7 +6,6 @@
    violation.  What the documentation forbids is counted as a fault. */
 #define WIN32_LEAN_AND_MEAN
 #include <windows.h>
-#include <objbase.h>
 #include <setupapi.h>
 #include <stdio.h>
 #include <string.h>
@@ -167,7 +166,7 @@ static Adapter *find(const WCHAR *name, const GUID *guid) {
     Adapter *adapter = adapters;
     for (; adapter != NULL; adapter = adapter->next) {
         if (adapter->state == GONE) continue;
-        if (name != NULL ? _wcsicmp(adapter->name, name) == 0 : IsEqualGUID(&adapter->guid, guid)) break;
+        if (name != NULL ? _wcsicmp(adapter->name, name) == 0 : memcmp(&adapter->guid, guid, sizeof(GUID)) == 0) break;
     }
     return adapter;
 }
@@ -212,6 +211,15 @@ static Handle *new_handle(Adapter *adapter, int is_owner) {
     return handle;
 }
 
+static GUID new_guid(void) {
+    GUID guid;
+    LARGE_INTEGER now;
+    QueryPerformanceCounter(&now);
+    memcpy(&guid, &now, sizeof(now));
+    memcpy(guid.Data4, &luid_index, sizeof(luid_index));
+    return guid;
+}
+
 /* Wintun lets a new adapter have its name: whoever had it becomes "name 1", or the next that is free. */
 static Adapter *new_adapter(const WCHAR *name, const WCHAR *type, const GUID *guid) {
     Adapter *adapter = HeapAlloc(GetProcessHeap(), HEAP_ZERO_MEMORY, sizeof(Adapter)), *other = find(name, NULL);
@@ -239,10 +247,9 @@ EXPORT Handle *WINAPI WintunCreateAdapter(const WCHAR *name, const WCHAR *type, 
     Handle *handle = NULL;
     Adapter *other;
     DWORD error;
-    if (requested != NULL) guid = *requested;
-    else CoCreateGuid(&guid);
     say(0, L"Creating adapter");
     EnterCriticalSection(&lock);
+    guid = requested != NULL ? *requested : new_guid();
     other = find(NULL, &guid);
     error = ordered(__func__);
     if (error == ERROR_SUCCESS) {

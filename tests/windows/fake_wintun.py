@@ -4,8 +4,11 @@ import ctypes
 import os
 import uuid
 from ctypes import POINTER, WINFUNCTYPE, c_char, c_char_p, c_int, c_uint32, c_uint64, c_void_p, c_wchar_p
+from pathlib import Path
 
 LOGGER = WINFUNCTYPE(None, c_int, c_uint64, c_wchar_p)
+# As the outer test has it, beside these; or where it is said to be.
+LIBRARY = os.environ.get("TUNTAP_FAKE_WINTUN", str(Path(__file__).with_name("wintun.dll")))
 NAME_SIZE = 128
 PACKET_MAX = 0xFFFF
 
@@ -49,7 +52,7 @@ FAKE = {
 
 
 def load(kind, names):
-    library = kind(os.environ["TUNTAP_FAKE_WINTUN"], use_last_error=True)
+    library = kind(LIBRARY, use_last_error=True)
     for name, (result, arguments) in names.items():
         function = getattr(library, name)
         function.restype, function.argtypes = result, arguments

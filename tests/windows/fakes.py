@@ -12,7 +12,7 @@ def build_wintun(folder: Path, target="x86_64-windows-gnu") -> Path:
     library = folder / "wintun.dll"
     command = [sys.executable, "-m", "ziglang", "cc", "-target", target, *FLAGS]
     source = Path(__file__).with_name("fake_wintun.c")
-    done = subprocess.run([*command, "-o", library, source, "-lole32"], capture_output=True, text=True)
+    done = subprocess.run([*command, "-o", library, source], capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f"{source.name} for {target}:\n{done.stderr}")
     return library
