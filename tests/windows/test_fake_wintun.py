@@ -1,6 +1,7 @@
 """The contract of Wintun, held by the library that stands in for it."""
 
 import collections
+import contextlib
 import ctypes
 import random
 import sys
@@ -78,6 +79,15 @@ class Session:
 
     def end(self):
         wintun.WintunEndSession(self.handle)
+
+
+@contextlib.contextmanager
+def meanwhile(function, *arguments):
+    """A moment later it is called, by another thread."""
+    timer = threading.Timer(0.2, function, arguments)
+    timer.start()
+    yield
+    timer.join()
 
 
 @pytest.fixture(autouse=True)
@@ -408,10 +418,17 @@ def test_the_event_wakes_once(session):
         session.release(session.receive()[0])
 
 
+def test_the_event_is_not_the_programs(adapter, faulty):
+    session = Session(adapter)
+    assert kernel32.CloseHandle(session.event)
+    session.end()
+    assert faulty() == (1, "WintunGetReadWaitEvent")
+
+
 def test_a_waiter_wakes(session):
-    threading.Timer(0.2, stack.inject, ["alpha", packet(100, 7)]).start()
-    assert session.receive() == NO_MORE_ITEMS
-    assert session.wait(10) == SIGNALLED
+    with meanwhile(stack.inject, "alpha", packet(100, 7)):
+        assert session.receive() == NO_MORE_ITEMS
+        assert session.wait(10) == SIGNALLED
     address, content = session.receive()
     assert content == packet(100, 7)
     session.release(address)
@@ -457,8 +474,8 @@ def test_the_driver_waits_for_packets(session):
         time.sleep(0.05)
         assert session.send(packet(100, number)) == 0
         assert stack.take("alpha") == packet(100, number)
-    threading.Timer(0.2, session.send, [packet(100, 9)]).start()
-    assert stack.take("alpha") == packet(100, 9)
+    with meanwhile(session.send, packet(100, 9)):
+        assert stack.take("alpha") == packet(100, 9)
 
 
 def test_take_gives_up(session):
@@ -532,9 +549,9 @@ def test_the_driver_stops_at_what_is_no_packet(session, faulty, content):
 
 
 def test_terminates_under_a_waiter(session):
-    threading.Timer(0.2, stack.terminate, ["alpha"]).start()
-    assert session.receive() == NO_MORE_ITEMS
-    assert session.wait(10) == SIGNALLED
+    with meanwhile(stack.terminate, "alpha"):
+        assert session.receive() == NO_MORE_ITEMS
+        assert session.wait(10) == SIGNALLED
     assert session.receive() == HANDLE_EOF
 
 
