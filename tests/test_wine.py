@@ -62,6 +62,8 @@ class Windows:
             return 0, 0, [f"no report:\n{output[-8000:]}"]
         name = module.removesuffix(".py").replace("/", ".")
         own = [case for case in cases if f"{case.get('classname')}.".startswith(f"{name}.")]
+        if not own:
+            return 0, 0, [f"no test:\n{output[-8000:]}"]
         wrong = [
             f"{case.get('name')}: {problem.text}"
             for case in own

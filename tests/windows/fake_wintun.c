@@ -635,6 +635,30 @@ EXPORT int FakeAdapter(const WCHAR *name, GUID *guid, WCHAR *type, ULONG64 *luid
     return result;
 }
 
+/* The adapter that is there and has this LUID, for fake_iphelper.c. */
+EXPORT int FakeAdapterOfLuid(ULONG64 luid, GUID *guid, WCHAR *name) {
+    Adapter *adapter;
+    EnterCriticalSection(&lock);
+    for (adapter = adapters; adapter != NULL; adapter = adapter->next)
+        if (adapter->state == PRESENT && adapter->luid == luid) break;
+    if (adapter != NULL) {
+        *guid = adapter->guid;
+        wcscpy(name, adapter->name);
+    }
+    LeaveCriticalSection(&lock);
+    return adapter != NULL;
+}
+
+EXPORT int FakeRename(ULONG64 luid, const WCHAR *name) {
+    Adapter *adapter;
+    EnterCriticalSection(&lock);
+    for (adapter = adapters; adapter != NULL; adapter = adapter->next)
+        if (adapter->state == PRESENT && adapter->luid == luid) break;
+    if (adapter != NULL) wcscpy(adapter->name, name);
+    LeaveCriticalSection(&lock);
+    return adapter != NULL;
+}
+
 EXPORT void FakeCounts(Counts *counts) {
     memset(counts, 0, sizeof(*counts));
     EnterCriticalSection(&lock);

@@ -126,6 +126,8 @@ cdef inline int win_result(Handle *handle, int path, const char *call, DWORD cod
     if code == ERROR_SUCCESS:
         return 0
     handle.failed[path] = call
+    if code >> 16 == 0x8007:          # an HRESULT around the same numbers
+        code &= 0xffff
     return -<int> ((SETUP_ERROR if code >> 16 else WINDOWS_ERROR) + (code & 0xffff))
 
 

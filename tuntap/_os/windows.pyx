@@ -720,7 +720,7 @@ cdef int os_meaning(int path, int error, const char *failed, const char **advice
     if error == ENODEV or code in (
         ERROR_HANDLE_EOF, ERROR_DEVICE_NOT_CONNECTED, ERROR_DEV_NOT_EXIST, ERROR_BAD_NETPATH,
         ERROR_DEVICE_REMOVED, ERROR_NO_SUCH_DEVICE,
-    ):
+    ) or code == ERROR_FILE_NOT_FOUND and strcmp(failed, b"WintunStartSession") == 0:
         return MEANS_GONE
     if code == ERROR_INVALID_DATA and path == PATH_RECV:
         advice[0] = b"the ring that the driver shares with us is corrupt: close this device and open it anew"

@@ -3,7 +3,7 @@
 Wintun ends a session without waiting for anybody, and frees its rings.  So whoever receives or sends holds the
 lock of that direction, a session is ended under both, and those that sleep wait on a handle of our own.
 """
-from libc.errno cimport EBUSY, EINVAL, EMSGSIZE, ENETDOWN, ENOMEM
+from libc.errno cimport EINVAL, ENETDOWN
 from libc.stdint cimport int32_t, intptr_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdio cimport snprintf
 from libc.string cimport memcpy, strcspn
@@ -216,6 +216,13 @@ cdef inline int tunnel_recv(
     return slot - start
 
 
+cdef inline bint is_ip(const uint8_t *packet, int32_t size) noexcept nogil:
+    """Whether the driver takes it: one that is no IP packet is the last that it takes at all."""
+    if not 20 <= size <= <int32_t> LARGEST_IP_PACKET:
+        return False
+    return packet[0] >> 4 == 4 or packet[0] >> 4 == 6 and size >= 40
+
+
 cdef inline int tunnel_send(
     Handle *handle, Tunnel *tunnel, SlotView *slots, int start, int stop, int *error,
 ) noexcept nogil:
@@ -232,9 +239,9 @@ cdef inline int tunnel_send(
             error[0] = ENETDOWN
             break
         size = (<volatile int32_t *> slots.lengths)[slot]
-        if not 1 <= size <= min(slots.slot_size, <int32_t> LARGEST_IP_PACKET):
+        if not is_ip(slots.data + slot * slots.stride, min(size, slots.slot_size)):
             handle.failed[PATH_SEND] = b"send"
-            error[0] = EMSGSIZE
+            error[0] = EINVAL
             break
         packet = WINTUN.AllocateSendPacket(tunnel.session, <DWORD> size)
         if packet == NULL:
