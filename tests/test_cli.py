@@ -20,6 +20,9 @@ from tuntap import _core, cli
 from tuntap._cli import doctor, dump
 
 COMMAND = [sys.executable, "-m", "tuntap"]
+NO_SUCH_NETNS = "netns means nothing on this operating system"
+if "netns" in _core.capabilities():
+    NO_SUCH_NETNS = "/run/netns/no-such-netns: open: No such file"
 MAC = "02:00:00:00:00:01"
 PATIENCE = 20
 
@@ -86,8 +89,8 @@ def test_wrong_usage_is_status_2(arguments, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["add", "a name"], "an interface name has no spaces"),
-        (["add", "n" * 16], "1 to 15 characters"),
+        (["add", "a:b"], "an interface name has no"),
+        (["add", "n" * 128], "an interface name has 1 to 1"),
         (["add", "--address", "10.0.0.0/24", "--tap"], "the address of the network"),
         (["add", "x", "--address", "10.0.0.1/24", "nonsense"], "'nonsense' is no address"),
         (["add", "x", "--mtu", "1"], "mtu must be 68 to 65535, not 1"),
@@ -95,8 +98,8 @@ def test_wrong_usage_is_status_2(arguments, capsys):
         (["add", "x", "--mac", "01:00:00:00:00:00"], "no unicast address"),
         (["add", "x", "--owner", "no-such-user"], "there is no user 'no-such-user'"),
         (["add", "x", "--group", "no-such-group"], "there is no group 'no-such-group'"),
-        (["add", "x", "--netns", "no-such-netns"], "/run/netns/no-such-netns: open: No such file"),
-        (["dump", "a/b"], "an interface name has no spaces"),
+        (["add", "x", "--netns", "no-such-netns"], NO_SUCH_NETNS),
+        (["dump", "a/b"], "an interface name has no"),
     ],
 )
 def test_bad_values_are_status_1(arguments, message, capsys):
@@ -418,8 +421,9 @@ def test_doctor_knows_interfaces_of_the_user(net):
      (None, 8, False), (1000, 8, False), (1001, 7, False)],
 )  # fmt: skip
 def test_who_may_attach(owner, group, may, monkeypatch):
-    monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    monkeypatch.setattr(os, "getgroups", lambda: [7])
+    monkeypatch.setattr(os, "geteuid", lambda: 1000, raising=False)
+    monkeypatch.setattr(os, "getegid", lambda: 7, raising=False)
+    monkeypatch.setattr(os, "getgroups", lambda: [7], raising=False)
     assert doctor._may_attach(owner, group) is may
 
 
