@@ -731,11 +731,11 @@ class TestAfterClose:
         ("mtu_v6", 1400), ("name", "other9"), ("owner", 0), ("persist", False), ("tx_queue_len", 10),
     )  # fmt: skip
     CALLS = (
-        ("add_address", "10.9.0.1/24"), ("add_queue",), ("attach",), ("batch",), ("detach",), ("down",),
-        ("events",), ("recv",), ("recv_batch", PacketBatch(1, 100)), ("recv_into", bytearray(100)),
-        ("recv_vectored", [bytearray(100)]), ("remove_address", "10.9.0.1/24"), ("send", PACKET),
-        ("send_batch", FULL), ("send_vectored", [PACKET]), ("set_addresses", ["10.9.0.1/24"]), ("up",),
-        ("wait_readable",), ("wait_writable",),
+        ("add_address", "10.9.0.1/24"), ("add_queue",), ("add_route", "10.9.1.0/24"), ("attach",), ("batch",),
+        ("detach",), ("down",), ("events",), ("recv",), ("recv_batch", PacketBatch(1, 100)),
+        ("recv_into", bytearray(100)), ("recv_vectored", [bytearray(100)]), ("remove_address", "10.9.0.1/24"),
+        ("remove_route", "10.9.1.0/24"), ("send", PACKET), ("send_batch", FULL), ("send_vectored", [PACKET]),
+        ("set_addresses", ["10.9.0.1/24"]), ("up",), ("wait_readable",), ("wait_writable",),
     )  # fmt: skip
     STILL = (
         "capabilities",

@@ -56,6 +56,7 @@ class IPv6Interface(ipaddress.IPv6Interface):
 
 Interface = IPv4Interface | IPv6Interface
 AddressOnly = str | ipaddress.IPv4Address | ipaddress.IPv6Address
+NetworkLike = str | ipaddress.IPv4Network | ipaddress.IPv6Network
 AddressLike = Union[
     str,
     ipaddress.IPv4Interface,
@@ -147,6 +148,23 @@ def _with_peer(entry: AddressEntry, peer: object, value: object) -> AddressEntry
             raise ValueError(f"{value!r} and its peer {peer!r} name different prefixes")
         prefix = parsed.network.prefixlen
     return AddressEntry(entry.ip, prefix, parsed.ip.packed)
+
+
+def parse_route(network: object, gateway: object) -> tuple[bytes, int, bytes | None]:
+    """A network, its prefix, and who takes what is for it, of the same family."""
+    if not isinstance(network, (str, ipaddress.IPv4Network, ipaddress.IPv6Network)):
+        raise TypeError(f"a network is a str such as '10.1.0.0/16' or an ipaddress network, not {network!r}")
+    parsed = ipaddress.ip_network(network)
+    if gateway is None:
+        return parsed.network_address.packed, parsed.prefixlen, None
+    if not isinstance(gateway, (str, ipaddress.IPv4Address, ipaddress.IPv6Address)):
+        raise TypeError(f"a gateway is a str or an ipaddress address, not {gateway!r}")
+    through = ipaddress.ip_address(gateway)
+    if through.version != parsed.version:
+        raise ValueError(f"{parsed} and its gateway {through} are of different families")
+    if through.is_unspecified or through.is_multicast:
+        raise ValueError(f"{through} cannot be a gateway")
+    return parsed.network_address.packed, parsed.prefixlen, through.packed
 
 
 def refuse_unusable(entry: AddressEntry) -> None:

@@ -16,7 +16,7 @@ from cpython.exc cimport PyErr_CheckSignals
 from cpython.pythread cimport (
     PyThread_acquire_lock, PyThread_allocate_lock, PyThread_free_lock, PyThread_release_lock, WAIT_LOCK,
 )
-from libc.errno cimport EAGAIN, EBADF, EBADMSG, EINTR, EMSGSIZE, EOPNOTSUPP, ETIMEDOUT
+from libc.errno cimport EADDRNOTAVAIL, EAGAIN, EBADF, EBADMSG, EINTR, EMSGSIZE, ENETDOWN, EOPNOTSUPP
 from libc.math cimport isnan
 from libc.stdint cimport int32_t, int64_t, intptr_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
@@ -38,6 +38,7 @@ from tuntap._records cimport Records, records_forget, records_left, records_new,
 cimport cython
 
 import atexit
+import errno
 import logging
 import os
 import weakref
@@ -87,7 +88,7 @@ cdef dict CAPABILITIES = dict(
     SETTING_NUMBERS, rename=CAN_RENAME, mac=CAN_SET_MAC, broadcast=CAN_SET_BROADCAST,
     addresses=CAN_SET_ADDRESSES, netns=CAN_OPEN_IN_NETNS, tap=CAN_TAP, tun=CAN_TUN,
     peer=CAN_PEER_ADDRESS, stats=CAN_STATISTICS, metric=CAN_METRIC, queues=CAN_MULTI_QUEUE, events=CAN_WATCH,
-    peer_name=CAN_NAME_PEER, notify=CAN_NOTIFY, wintun=CAN_WINTUN, dns=CAN_DNS, free_names=CAN_FREE_NAMES,
+    peer_name=CAN_NAME_PEER, notify=CAN_NOTIFY, routes=CAN_ROUTE, wintun=CAN_WINTUN, dns=CAN_DNS, free_names=CAN_FREE_NAMES,
 )
 OFFLOADS = {"checksum": OFFLOAD_CHECKSUM, "tcp4": OFFLOAD_TCP4, "tcp6": OFFLOAD_TCP6, "udp": OFFLOAD_UDP}
 cdef dict FEATURES_BY_NAME = {
@@ -96,6 +97,11 @@ cdef dict FEATURES_BY_NAME = {
     "multi_queue": FEATURE_MULTI_QUEUE,
     "virtio_header": FEATURE_VIRTIO_HEADER,
     "napi": FEATURE_NAPI,
+}
+# On Windows the numbers of Python are those of its sockets, not of C.
+cdef dict ERRNO = {
+    EADDRNOTAVAIL: errno.EADDRNOTAVAIL, EMSGSIZE: errno.EMSGSIZE, ENETDOWN: errno.ENETDOWN,
+    EOPNOTSUPP: errno.EOPNOTSUPP,
 }
 cdef dict MEANINGS = {
     MEANS_OTHER: (TunTapError, ""),
@@ -140,7 +146,8 @@ cdef object describe(int path, int error, const char *failed, object label):
         text = f"{text}; {hint}"
     if code:
         return kind(0, text, label or None, code)      # of which Python makes the errno
-    return kind(error, text, label) if label else kind(error, text)
+    number = ERRNO.get(error, error)
+    return kind(number, text, label) if label else kind(number, text)
 
 
 cdef int64_t nanoseconds(object timeout) except -2:
@@ -706,7 +713,7 @@ cdef class Port:
     def _set_offload(self, int bits):
         """Ask the kernel for these; what it does not offer is left out."""
         if self.types is None:
-            raise UnsupportedError(EOPNOTSUPP, "the device was opened without offload", self._label)
+            raise UnsupportedError(errno.EOPNOTSUPP, "the device was opened without offload", self._label)
         self._set("offload", bits)
         self.types.bits = <uint32_t> self.handle.offload
 
@@ -1712,6 +1719,29 @@ cdef class Port:
             failed = self.end()
         self.check(result, failed)
 
+    def _change_route(self, bint adds, bytes network, int prefix, bytes gateway, uint32_t metric):
+        cdef Route route
+        cdef int result
+        cdef size_t width = <size_t> len(network)
+        memset(&route, 0, sizeof(Route))
+        if width not in (4, 16) or not 0 <= prefix <= <int> (8 * width):
+            raise ValueError("a network has 4 or 16 bytes and a prefix within them")
+        route.family = 4 if width == 4 else 6
+        route.prefix = prefix
+        route.metric = metric
+        memcpy(route.network, <const char *> network, width)
+        if gateway is not None:
+            if len(gateway) != <Py_ssize_t> width:
+                raise ValueError("a gateway is of the family of its network")
+            memcpy(route.gateway, <const char *> gateway, width)
+            route.has_gateway = 1
+        with nogil:
+            result = self.begin()
+            if result == 0:
+                result = os_add_route(&self.handle, &route) if adds else os_remove_route(&self.handle, &route)
+            failed = self.end()
+        self.check(result, failed)
+
     def _set_broadcast(self, bytes broadcast):
         cdef const uint8_t *address = broadcast
         cdef int result
@@ -1835,8 +1865,8 @@ def seconds(timeout):
 def timed_out(int path):
     """The error of a call whose time is over."""
     if path == PATH_RECV:
-        return TimeoutError(ETIMEDOUT, "nothing to receive in time")
-    return TimeoutError(ETIMEDOUT, "no room to send in time" if path == PATH_SEND else "nothing happened in time")
+        return TimeoutError(errno.ETIMEDOUT, "nothing to receive in time")
+    return TimeoutError(errno.ETIMEDOUT, "no room to send in time" if path == PATH_SEND else "nothing happened in time")
 
 
 cdef tuple address_tuple(const Address *address):
@@ -1852,9 +1882,9 @@ cdef tuple address_tuple(const Address *address):
 
 cdef object too_large(Py_ssize_t room, Py_ssize_t length):
     if length < room:
-        return PacketError(EMSGSIZE, f"the system captured the first {length} bytes of the packet, the rest is lost")
+        return PacketError(errno.EMSGSIZE, f"the system captured the first {length} bytes of the packet, the rest is lost")
     return PacketError(
-        EMSGSIZE, f"the packet is larger than the {room} bytes given; they hold its beginning, the rest is lost")
+        errno.EMSGSIZE, f"the packet is larger than the {room} bytes given; they hold its beginning, the rest is lost")
 
 
 cdef fill_address(Address *address, bytes ip, int prefix, bytes peer, bytes broadcast):

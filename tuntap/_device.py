@@ -14,7 +14,7 @@ from typing import Literal, TypeVar
 
 from tuntap import _config, _core
 from tuntap._batch import PacketBatch
-from tuntap._config import AddressEntry, AddressLike, AddressOnly, Interface, Statistics
+from tuntap._config import AddressEntry, AddressLike, AddressOnly, Interface, NetworkLike, Statistics
 from tuntap._errors import ClosedError, PrivilegeError, TunTapError, UnsupportedError
 from tuntap._events import Events
 
@@ -746,6 +746,47 @@ class Device(Queue):
         for other in others:
             if other.key not in left:
                 self._add(other)
+
+    # --- routes ---
+
+    def add_route(
+        self, network: NetworkLike, gateway: AddressOnly | None = None, *, metric: int | None = None
+    ) -> None:
+        """Send what is for a network through this interface; the route goes with it.
+
+        Addresses bring the routes to their subnets along: this is for others.  The interface has to be up.
+
+        Parameters
+        ----------
+        network : str or ipaddress network
+            ``"10.1.0.0/16"``, ``"::/0"``.
+        gateway : str or ipaddress address, optional
+            Who takes it from there; None: whoever is in the network is on the link, as on a TUN.
+        metric : int, optional
+            Of the route, for the system to choose among several.
+
+        Raises
+        ------
+        DeviceBusyError
+            There is such a route.
+        LinkDownError
+            The interface is down (Linux).
+        UnsupportedError
+            macOS and the BSDs.
+        """
+        entry = _config.parse_route(network, gateway)
+        number = 0 if metric is None else _config.parse_integer(metric, "metric", 0, 2**32 - 1)
+        self._change_route(True, *entry, number)
+
+    def remove_route(self, network: NetworkLike, gateway: AddressOnly | None = None) -> None:
+        """Take back what `add_route` was told with the same network and gateway.
+
+        Raises
+        ------
+        TunTapError
+            There is no such route.
+        """
+        self._change_route(False, *_config.parse_route(network, gateway), 0)
 
     @property
     def broadcast(self) -> ipaddress.IPv4Address | None:

@@ -95,6 +95,7 @@ class _Memory(Device):
     _settings: dict[str, int]
     _watchers: list[weakref.ref[_MemoryWatcher]]
     _address_list: list[AddressEntry]
+    _routes: set[tuple[bytes, int, bytes | None]]
     _counters: list[int]
 
     @classmethod
@@ -111,6 +112,7 @@ class _Memory(Device):
         }  # fmt: skip
         device._watchers = []
         device._address_list = []
+        device._routes = set()
         device._counters = [0] * 8
         device._name = name
         device._mac_bytes = b"\x02\x00" + number.to_bytes(4, "big")
@@ -126,11 +128,11 @@ class _Memory(Device):
         self._require_open()
         if setting == "running":
             return self._settings["up"] & self._settings["carrier"]
-        return self._settings[setting]
+        return self._settings[setting] if setting in self._settings else super()._get(setting)
 
     def _set(self, setting: str, value: int) -> None:
         self._require_open()
-        if setting in ("attached", "offload"):
+        if setting == "attached" or setting not in self._settings:
             super()._set(setting, value)
         else:
             with self._lock:
@@ -195,6 +197,18 @@ class _Memory(Device):
                     self._tell(("removed", entry[:]))
                     return
         raise TunTapError(errno.EADDRNOTAVAIL, "the interface has no such address", self._name)
+
+    def _change_route(
+        self, adds: bool, network: bytes, prefix: int, gateway: bytes | None, metric: int
+    ) -> None:  # fmt: skip
+        self._require_open()
+        route = network, prefix, gateway
+        with self._lock:
+            if adds and route in self._routes:
+                raise DeviceBusyError(errno.EEXIST, "the interface has this route already", self._name)
+            if not adds and route not in self._routes:
+                raise TunTapError(errno.ESRCH, "the interface has no such route", self._name)
+            self._routes ^= {route}
 
     def _set_broadcast(self, broadcast: bytes) -> None:
         self._require_open()

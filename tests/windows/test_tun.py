@@ -1,6 +1,7 @@
 """A TUN by Wintun: its life, its packets, and the end of its waits."""
 
 import contextlib
+import errno
 import functools
 import logging
 import threading
@@ -136,8 +137,9 @@ class TestLife:
                 open_tun(**settings)
         with open_tun() as tun:
             for call in (tun.add_queue, tun.detach, lambda: tun.mac, lambda: tun.tx_queue_len):
-                with pytest.raises(tuntap.UnsupportedError):
+                with pytest.raises(tuntap.UnsupportedError) as caught:
                     call()
+                assert caught.value.errno == errno.EOPNOTSUPP
         with pytest.raises(tuntap.UnsupportedError):
             Tun.from_fd(3)
 
@@ -164,6 +166,16 @@ class TestLife:
         for settings in ({"guid": 7}, {"ring_capacity": "x"}, {"description": 1}, {"dns": "9.9.9.9"}):
             with pytest.raises(TypeError):
                 open_tun(**settings)
+
+    def test_one_that_is_down_from_the_beginning(self, stack):
+        with open_tun(up=False, persist=False) as tun:
+            assert (tun.is_up, stack.counts().sessions) == (False, 0)
+            with pytest.raises(tuntap.LinkDownError):
+                tun.send(PACKET)
+            tun.up()
+            assert tun.is_up
+            tun.send(PACKET)
+        assert stack.counts().adapters == 0
 
     def test_a_device_that_is_forgotten_closes(self, stack):
         tun = open_tun()
@@ -446,8 +458,9 @@ class TestEndOfWaits:
     def test_down_and_up(self, stack, tun):
         tun.down()
         assert (tun.is_up, stack.counts().sessions) == (False, 0)
-        with pytest.raises(tuntap.LinkDownError):
+        with pytest.raises(tuntap.LinkDownError) as caught:
             tun.send(PACKET)
+        assert caught.value.errno == errno.ENETDOWN
         with pytest.raises(TimeoutError):
             tun.recv(timeout=0.1)
         with pytest.raises(TimeoutError):

@@ -730,6 +730,14 @@ cdef int os_remove_address(Handle *handle, const Address *address) noexcept nogi
     return result if result < 0 else remove_address(handle, name, address)
 
 
+cdef int os_add_route(Handle *handle, const Route *route) noexcept nogil:
+    return not_here(handle, b"adding a route")
+
+
+cdef int os_remove_route(Handle *handle, const Route *route) noexcept nogil:
+    return not_here(handle, b"removing a route")
+
+
 cdef int os_set_broadcast(Handle *handle, const uint8_t *broadcast) noexcept nogil:
     cdef char name[NAME_SIZE]
     cdef int result = os_get_name(handle, name)

@@ -6,7 +6,7 @@ to another namespace or a namesake elsewhere never leads to the wrong interface.
 """
 from libc.errno cimport (
     EACCES, EADDRNOTAVAIL, EAFNOSUPPORT, EAGAIN, EBADF, EBADMSG, EBUSY, EEXIST, EFAULT, EINTR, EINVAL, EIO, EMSGSIZE,
-    ENOBUFS, ENODEV, ENOENT, ENOTTY, ENXIO, EOPNOTSUPP, EPERM, errno,
+    EHOSTUNREACH, ENETDOWN, ENETUNREACH, ENOBUFS, ENODEV, ENOENT, ENOTTY, ENXIO, EOPNOTSUPP, EPERM, ESRCH, errno,
 )
 from libc.stdint cimport int64_t, intptr_t, uint8_t, uint32_t, uint64_t
 from libc.stdio cimport snprintf
@@ -1013,6 +1013,43 @@ cdef int os_remove_address(Handle *handle, const Address *address) noexcept nogi
     return change_address(handle, RTM_DELADDR, 0, address, b"netlink(RTM_DELADDR)")
 
 
+cdef int change_route(Handle *handle, int kind, int flags, const Route *route, const char *call) noexcept nogil:
+    cdef rtmsg body
+    cdef Request request
+    cdef Link link
+    cdef uint32_t index
+    cdef uint32_t width = 4 if route.family == 4 else 16
+    cdef int result = find_link(handle, &link, True)
+    if result < 0:
+        return result
+    index = <uint32_t> link.index
+    memset(&body, 0, sizeof(body))
+    body.rtm_family = <uint8_t> (AF_INET if route.family == 4 else AF_INET6)
+    body.rtm_dst_len = <uint8_t> route.prefix
+    body.rtm_table = RT_TABLE_MAIN
+    body.rtm_type = RTN_UNICAST
+    body.rtm_scope = RT_SCOPE_UNIVERSE if route.has_gateway or route.family == 6 else RT_SCOPE_LINK
+    if kind == RTM_NEWROUTE:
+        body.rtm_protocol = RTPROT_STATIC
+    begin(&request, kind, flags, &body, sizeof(body))
+    put(&request, RTA_DST, route.network, width)
+    put(&request, RTA_OIF, &index, sizeof(index))
+    if route.has_gateway:
+        put(&request, RTA_GATEWAY, route.gateway, width)
+    if route.metric:
+        put(&request, RTA_PRIORITY, &route.metric, sizeof(route.metric))
+    handle.failed[PATH_CONTROL] = call
+    return exchange(<int> handle.control[0], &request, NULL, NULL)
+
+
+cdef int os_add_route(Handle *handle, const Route *route) noexcept nogil:
+    return change_route(handle, RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, route, b"netlink(RTM_NEWROUTE)")
+
+
+cdef int os_remove_route(Handle *handle, const Route *route) noexcept nogil:
+    return change_route(handle, RTM_DELROUTE, 0, route, b"netlink(RTM_DELROUTE)")
+
+
 cdef int os_set_broadcast(Handle *handle, const uint8_t *broadcast) noexcept nogil:
     cdef uint8_t request[64]          # struct ifreq: the name, then a sockaddr_in
     cdef sockaddr_in address
@@ -1155,6 +1192,7 @@ cdef uint64_t os_capabilities() noexcept nogil:
         | <uint64_t> 1 << CAN_SET_ADDRESSES | <uint64_t> 1 << CAN_OPEN_IN_NETNS | <uint64_t> 1 << CAN_TAP
         | <uint64_t> 1 << CAN_TUN | <uint64_t> 1 << CAN_PEER_ADDRESS | <uint64_t> 1 << CAN_STATISTICS
         | <uint64_t> 1 << CAN_METRIC | <uint64_t> 1 << CAN_MULTI_QUEUE | <uint64_t> 1 << CAN_WATCH
+        | <uint64_t> 1 << CAN_ROUTE
     )
 
 
@@ -1313,6 +1351,9 @@ cdef const char *ADVICE_SETNS_RIGHTS = b"entering a network namespace takes CAP_
 cdef const char *ADVICE_NO_NETNS = b"netns is no network namespace: see `ip netns`"
 cdef const char *ADVICE_HAS_ADDRESS = b"the interface has this address already; see `addresses`"
 cdef const char *ADVICE_NO_SUCH_ADDRESS = b"the kernel takes no such address on this interface"
+cdef const char *ADVICE_HAS_ROUTE = b"there is such a route already; see `ip route`"
+cdef const char *ADVICE_NO_ROUTE = b"the interface has no such route; see `ip route`"
+cdef const char *ADVICE_NO_GATEWAY = b"the gateway must be in a subnet of this interface"
 cdef const char *ADVICE_NO_INTERFACE = b"there is no such interface; see `tuntap list`"
 cdef const char *ADVICE_NO_TUN = b"it is neither a TUN nor a TAP"
 cdef const char *ADVICE_NO_ROOM = b"the buffer is smaller than the header in front of the packet, which is lost"
@@ -1344,6 +1385,18 @@ cdef int os_meaning(int path, int error, const char *failed, const char **advice
         if error in (EADDRNOTAVAIL, EINVAL):
             advice[0] = ADVICE_NO_SUCH_ADDRESS
             return MEANS_OTHER
+    if strcmp(failed, b"netlink(RTM_NEWROUTE)") == 0:
+        if error == EEXIST:
+            advice[0] = ADVICE_HAS_ROUTE
+            return MEANS_BUSY
+        if error == ENETDOWN:
+            return MEANS_LINK_DOWN
+        if error in (EINVAL, ENETUNREACH, EHOSTUNREACH):
+            advice[0] = ADVICE_NO_GATEWAY
+            return MEANS_OTHER
+    if strcmp(failed, b"netlink(RTM_DELROUTE)") == 0 and error == ESRCH:
+        advice[0] = ADVICE_NO_ROUTE
+        return MEANS_OTHER
     if strcmp(failed, b"netlink(RTM_GETLINK)") == 0 and error == ENODEV:
         advice[0] = ADVICE_NO_INTERFACE
         return MEANS_GONE

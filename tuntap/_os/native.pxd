@@ -104,6 +104,7 @@ cdef enum:
     CAN_WINTUN = 33           # the options of that driver
     CAN_DNS = 34
     CAN_FREE_NAMES = 35       # up to 127 characters of any script, and spaces
+    CAN_ROUTE = 36            # routes through the interface
 
 # What the kernel's driver offers: bit numbers of os_features.
 cdef enum:
@@ -202,6 +203,14 @@ cdef struct Address:
     int no_route              # do not add the route to the subnet
     uint32_t metric           # of that route; 0 for the default
 
+cdef struct Route:
+    uint8_t network[16]       # network order, as in Address; no bit of a host is set
+    uint8_t gateway[16]
+    int family
+    int prefix
+    int has_gateway           # without one, whoever is in the network is on the link
+    uint32_t metric           # 0 for the default
+
 # What a Watch tells of an interface.
 cdef enum:
     CHANGE_NONE = 0           # nothing more for now
@@ -274,6 +283,8 @@ cdef int os_set_mac(Handle *handle, const uint8_t *mac) noexcept nogil
 cdef int os_get_addresses(Handle *handle, Address *addresses, int capacity) noexcept nogil   # how many there are
 cdef int os_add_address(Handle *handle, const Address *address) noexcept nogil
 cdef int os_remove_address(Handle *handle, const Address *address) noexcept nogil
+cdef int os_add_route(Handle *handle, const Route *route) noexcept nogil
+cdef int os_remove_route(Handle *handle, const Route *route) noexcept nogil
 cdef int os_set_broadcast(Handle *handle, const uint8_t *broadcast) noexcept nogil
 cdef int os_get_statistics(Handle *handle, uint64_t *values) noexcept nogil
 cdef int os_get_dns(Handle *handle, Address *servers, int capacity) noexcept nogil      # how many there are

@@ -29,10 +29,19 @@ cdef extern from "<linux/netlink.h>" nogil:
 
 cdef extern from "<linux/rtnetlink.h>" nogil:
     enum: RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK, RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR
+    enum: RTM_NEWROUTE, RTM_DELROUTE, RT_TABLE_MAIN, RTN_UNICAST, RT_SCOPE_UNIVERSE, RT_SCOPE_LINK, RTPROT_STATIC
+    enum: RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY
     enum: RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR
     struct rtattr:
         uint16_t rta_len
         uint16_t rta_type
+    struct rtmsg:
+        uint8_t rtm_family
+        uint8_t rtm_dst_len
+        uint8_t rtm_table
+        uint8_t rtm_protocol
+        uint8_t rtm_scope
+        uint8_t rtm_type
     struct ifinfomsg:
         uint8_t ifi_family
         uint16_t ifi_type

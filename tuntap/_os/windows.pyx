@@ -534,8 +534,11 @@ cdef int os_get(Handle *handle, int setting, int64_t *value) noexcept nogil:
     if setting == SETTING_PERSIST:
         value[0] = handle.layer == LAYER_TAP and handle.lasts
         return 0
-    if setting == SETTING_UP and handle.io != -1:
-        value[0] = state.tunnel.session != NULL if handle.layer == LAYER_TUN else <int> state.tap.is_up
+    if setting == SETTING_UP and state.tunnel.adapter != NULL:
+        value[0] = state.tunnel.session != NULL
+        return 0
+    if setting == SETTING_UP and state.tap.file != NULL:
+        value[0] = <int> state.tap.is_up
         return 0
     return get_setting(handle, state.luid, setting, value)
 
@@ -552,17 +555,19 @@ cdef int os_set(Handle *handle, int setting, int64_t value) noexcept nogil:
     cdef State *state = state_of(handle)
     cdef int result = 0
     if setting == SETTING_UP:
-        if handle.layer == LAYER_TAP:
+        if state.tap.file != NULL:
             return tap_set_media(handle, &state.tap, <int> value)
-        if not value:
-            tunnel_down(&state.tunnel)
-        elif state.tunnel.adapter != NULL:
+        if state.tunnel.adapter == NULL:
+            return not_here(handle, b"switching what another program has open")
+        if value:
             result = tunnel_up(handle, &state.tunnel)
             note_event(handle)
         else:
-            return not_here(handle, b"a TUN that another program has")
+            tunnel_down(&state.tunnel)
         return result
-    if setting == SETTING_PERSIST and handle.layer == LAYER_TAP:
+    if setting == SETTING_PERSIST:
+        if handle.layer == LAYER_TUN and value:
+            return not_here(handle, b"a Wintun adapter that stays")
         handle.lasts = <int> value
         return 0
     if setting in (SETTING_MTU, SETTING_MTU_V6, SETTING_METRIC):
@@ -600,6 +605,18 @@ cdef int os_add_address(Handle *handle, const Address *address) noexcept nogil:
 
 cdef int os_remove_address(Handle *handle, const Address *address) noexcept nogil:
     return remove_address(handle, state_of(handle).luid, address)
+
+
+cdef int os_add_route(Handle *handle, const Route *route) noexcept nogil:
+    return add_route(
+        handle, state_of(handle).luid, route.family, route.network, route.prefix,
+        route.gateway if route.has_gateway else NULL, route.metric)
+
+
+cdef int os_remove_route(Handle *handle, const Route *route) noexcept nogil:
+    return remove_route(
+        handle, state_of(handle).luid, route.family, route.network, route.prefix,
+        route.gateway if route.has_gateway else NULL)
 
 
 cdef int os_set_broadcast(Handle *handle, const uint8_t *broadcast) noexcept nogil:
@@ -644,7 +661,7 @@ cdef uint64_t os_capabilities() noexcept nogil:
         | <uint64_t> 1 << CAN_PEER_ADDRESS | <uint64_t> 1 << CAN_STATISTICS | <uint64_t> 1 << CAN_METRIC
         | <uint64_t> 1 << CAN_WATCH | <uint64_t> 1 << CAN_RENAME | <uint64_t> 1 << CAN_SET_MAC
         | <uint64_t> 1 << CAN_NOTIFY | <uint64_t> 1 << CAN_WINTUN | <uint64_t> 1 << CAN_DNS
-        | <uint64_t> 1 << CAN_FREE_NAMES
+        | <uint64_t> 1 << CAN_FREE_NAMES | <uint64_t> 1 << CAN_ROUTE
     )
 
 
