@@ -88,7 +88,8 @@ cdef dict CAPABILITIES = dict(
     SETTING_NUMBERS, rename=CAN_RENAME, mac=CAN_SET_MAC, broadcast=CAN_SET_BROADCAST,
     addresses=CAN_SET_ADDRESSES, netns=CAN_OPEN_IN_NETNS, tap=CAN_TAP, tun=CAN_TUN,
     peer=CAN_PEER_ADDRESS, stats=CAN_STATISTICS, metric=CAN_METRIC, queues=CAN_MULTI_QUEUE, events=CAN_WATCH,
-    peer_name=CAN_NAME_PEER, notify=CAN_NOTIFY, routes=CAN_ROUTE, wintun=CAN_WINTUN, dns=CAN_DNS, free_names=CAN_FREE_NAMES,
+    peer_name=CAN_NAME_PEER, notify=CAN_NOTIFY, routes=CAN_ROUTE, wintun=CAN_WINTUN, dns=CAN_DNS,
+    free_names=CAN_FREE_NAMES,
 )
 OFFLOADS = {"checksum": OFFLOAD_CHECKSUM, "tcp4": OFFLOAD_TCP4, "tcp6": OFFLOAD_TCP6, "udp": OFFLOAD_UDP}
 cdef dict FEATURES_BY_NAME = {
@@ -1882,7 +1883,8 @@ cdef tuple address_tuple(const Address *address):
 
 cdef object too_large(Py_ssize_t room, Py_ssize_t length):
     if length < room:
-        return PacketError(errno.EMSGSIZE, f"the system captured the first {length} bytes of the packet, the rest is lost")
+        return PacketError(
+            errno.EMSGSIZE, f"the system captured the first {length} bytes of the packet, the rest is lost")
     return PacketError(
         errno.EMSGSIZE, f"the packet is larger than the {room} bytes given; they hold its beginning, the rest is lost")
 
