@@ -3,7 +3,7 @@
 An interface has a row for each of IPv4 and IPv6, which come a moment after it; that of IPv6 never, where IPv6 is
 switched off.
 """
-from libc.errno cimport EADDRNOTAVAIL, ENODEV, ENOMEM, EOPNOTSUPP
+from libc.errno cimport EINVAL, ENODEV, ENOMEM, EOPNOTSUPP
 from libc.stdint cimport int64_t, intptr_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memcpy, memset, strlen
@@ -102,6 +102,7 @@ cdef extern from "<netioapi.h>" nogil:
         ADDRESS_FAMILY Family
         NET_LUID InterfaceLuid
         BOOLEAN UseAutomaticMetric
+        BOOLEAN Connected
         ULONG DadTransmits
         ULONG SitePrefixLength
         ULONG Metric
@@ -190,6 +191,7 @@ cdef extern from "<netioapi.h>" nogil:
     DWORD CancelMibChangeNotify2(HANDLE handle)
 
 cdef extern from "<ws2tcpip.h>" nogil:
+    DWORD WSAEADDRNOTAVAIL
     const char *inet_ntop(int family, const void *ip, char *text, size_t size)
     int inet_pton(int family, const char *text, void *ip)
 
@@ -241,8 +243,19 @@ cdef inline int name_of_luid(Handle *handle, uint64_t luid, char *name) noexcept
 cdef inline int guid_of_luid(Handle *handle, uint64_t luid, GUID *guid) noexcept nogil:
     cdef NET_LUID known
     known.Value = luid
-    return win_result(
-        handle, PATH_CONTROL, b"ConvertInterfaceLuidToGuid", ConvertInterfaceLuidToGuid(&known, guid))
+    handle.failed[PATH_CONTROL] = b"ConvertInterfaceLuidToGuid"
+    return 0 if ConvertInterfaceLuidToGuid(&known, guid) == ERROR_SUCCESS else -ENODEV
+
+
+cdef inline int index_of_luid(Handle *handle, uint64_t luid, int64_t *index) noexcept nogil:
+    cdef NET_LUID known
+    cdef ULONG found = 0
+    known.Value = luid
+    handle.failed[PATH_CONTROL] = b"ConvertInterfaceLuidToIndex"
+    if ConvertInterfaceLuidToIndex(&known, &found) != ERROR_SUCCESS:
+        return -ENODEV
+    index[0] = found
+    return 0
 
 
 cdef inline int set_name(Handle *handle, uint64_t luid, const char *name) noexcept nogil:
@@ -254,18 +267,25 @@ cdef inline int set_name(Handle *handle, uint64_t luid, const char *name) noexce
     if result < 0:
         return result
     handle.failed[PATH_CONTROL] = b"NciSetConnectionName"
-    if rename == NULL or not to_wide(name, wide, ALIAS_SIZE):
+    if rename == NULL:
         return -EOPNOTSUPP
+    if not to_wide(name, wide, ALIAS_SIZE):
+        return -EINVAL
     return win_result(handle, PATH_CONTROL, b"NciSetConnectionName", rename(&guid, wide))
 
 
 # --- settings ---
 
 cdef inline int get_row(Handle *handle, uint64_t luid, ADDRESS_FAMILY family, MIB_IPINTERFACE_ROW *row) noexcept nogil:
+    """ERROR_NOT_FOUND where the interface lacks this family, or there is no such interface."""
+    cdef DWORD code
     InitializeIpInterfaceEntry(row)
     row.Family = family
     row.InterfaceLuid.Value = luid
-    return win_result(handle, PATH_CONTROL, b"GetIpInterfaceEntry", GetIpInterfaceEntry(row))
+    code = GetIpInterfaceEntry(row)
+    if code == ERROR_FILE_NOT_FOUND:
+        code = ERROR_NOT_FOUND
+    return win_result(handle, PATH_CONTROL, b"GetIpInterfaceEntry", code)
 
 
 cdef inline int set_row(Handle *handle, MIB_IPINTERFACE_ROW *row) noexcept nogil:
@@ -287,43 +307,60 @@ cdef inline int await_row(
     return result
 
 
-cdef inline int prepare_interface(Handle *handle, uint64_t luid) noexcept nogil:
-    """Wait until an interface can be configured; a new one gets what it has on other systems."""
+cdef inline int of_both(int result4, int result6) noexcept nogil:
+    """Of results that are 0 or, of IPv4, ERROR_NOT_FOUND: an interface may lack one family, one that has gone both."""
+    if is_error(result6, ERROR_NOT_FOUND):
+        return 0 if result4 == 0 else -ENODEV
+    return result6
+
+
+cdef inline int lacking(Handle *handle, uint64_t luid, ADDRESS_FAMILY family) noexcept nogil:
+    """The error of an interface that lacks a family: it has gone, or ERROR_NOT_SUPPORTED of GetIpInterfaceEntry."""
     cdef MIB_IPINTERFACE_ROW row
-    cdef int result = await_row(handle, luid, AF_INET, &row, IP_PATIENCE)
+    if get_row(handle, luid, AF_INET if family == AF_INET6 else AF_INET6, &row) < 0:
+        return -ENODEV
+    return win_result(handle, PATH_CONTROL, b"GetIpInterfaceEntry", ERROR_NOT_SUPPORTED)
+
+
+cdef inline int prepare_row(
+    Handle *handle, uint64_t luid, ADDRESS_FAMILY family, int patience,
+) noexcept nogil:
+    cdef MIB_IPINTERFACE_ROW row
+    cdef int result = await_row(handle, luid, family, &row, patience)
     if result < 0 or not handle.created:
         return result
     row.DadTransmits = 0
     row.NlMtu = NEW_MTU
-    result = set_row(handle, &row)
-    if result == 0 and await_row(handle, luid, AF_INET6, &row, IPV6_PATIENCE) == 0:
-        row.DadTransmits = 0
-        row.NlMtu = NEW_MTU
-        result = set_row(handle, &row)
-    return result
+    return set_row(handle, &row)
+
+
+cdef inline int prepare_interface(Handle *handle, uint64_t luid) noexcept nogil:
+    """Wait until an interface can be configured; a new one gets what it has on other systems."""
+    cdef int result = prepare_row(handle, luid, AF_INET, IP_PATIENCE)
+    if result < 0 and not is_error(result, ERROR_NOT_FOUND):
+        return result
+    return of_both(result, prepare_row(handle, luid, AF_INET6, IPV6_PATIENCE if handle.created else 0))
 
 
 cdef inline int get_entry(Handle *handle, uint64_t luid, MIB_IF_ROW2 *entry) noexcept nogil:
     memset(entry, 0, sizeof(MIB_IF_ROW2))
     entry.InterfaceLuid.Value = luid
-    return win_result(handle, PATH_CONTROL, b"GetIfEntry2", GetIfEntry2(entry))
+    handle.failed[PATH_CONTROL] = b"GetIfEntry2"
+    return 0 if GetIfEntry2(entry) == ERROR_SUCCESS else -ENODEV
 
 
 cdef inline int get_setting(Handle *handle, uint64_t luid, int setting, int64_t *value) noexcept nogil:
     cdef MIB_IPINTERFACE_ROW row
     cdef MIB_IF_ROW2 entry
-    cdef NET_LUID known
-    cdef ULONG index
     cdef int result
     if setting == SETTING_INDEX:
-        known.Value = luid
-        result = win_result(
-            handle, PATH_CONTROL, b"ConvertInterfaceLuidToIndex", ConvertInterfaceLuidToIndex(&known, &index))
-        value[0] = index if result == 0 else 0
+        result = index_of_luid(handle, luid, value)
     elif setting in (SETTING_MTU, SETTING_MTU_V6, SETTING_METRIC):
         result = get_row(handle, luid, AF_INET6 if setting == SETTING_MTU_V6 else AF_INET, &row)
         if setting != SETTING_MTU_V6 and is_error(result, ERROR_NOT_FOUND):
-            result = get_row(handle, luid, AF_INET6, &row)
+            result = of_both(result, get_row(handle, luid, AF_INET6, &row))
+        elif is_error(result, ERROR_NOT_FOUND):
+            result = lacking(handle, luid, AF_INET6)
         if result == 0 and setting == SETTING_METRIC:
             value[0] = -1 if row.UseAutomaticMetric else <int64_t> row.Metric
         elif result == 0:
@@ -358,19 +395,18 @@ cdef inline int change_row(
 
 
 cdef inline int set_setting(Handle *handle, uint64_t luid, int setting, int64_t value) noexcept nogil:
-    """SETTING_MTU and SETTING_METRIC of both families, of those that there are."""
-    cdef int result = 0
-    cdef int result6
-    if setting != SETTING_MTU_V6:
-        result = change_row(handle, luid, AF_INET, setting, value)
-        if result < 0 and not is_error(result, ERROR_NOT_FOUND):
-            return result
-        if setting == SETTING_MTU and value < IPV6_MTU_MIN:
-            return result
-    result6 = change_row(handle, luid, AF_INET6, setting, value)
-    if is_error(result6, ERROR_NOT_FOUND) and setting != SETTING_MTU_V6:
+    """SETTING_MTU and SETTING_METRIC of both families, of those that there are; IPv6 goes without a smaller MTU."""
+    cdef MIB_IPINTERFACE_ROW row
+    cdef int result
+    if setting == SETTING_MTU_V6:
+        result = change_row(handle, luid, AF_INET6, setting, value)
+        return lacking(handle, luid, AF_INET6) if is_error(result, ERROR_NOT_FOUND) else result
+    result = change_row(handle, luid, AF_INET, setting, value)
+    if result < 0 and not is_error(result, ERROR_NOT_FOUND):
         return result
-    return result6
+    if setting == SETTING_MTU and value < IPV6_MTU_MIN:
+        return of_both(result, get_row(handle, luid, AF_INET6, &row))
+    return of_both(result, change_row(handle, luid, AF_INET6, setting, value))
 
 
 cdef inline int get_mac(Handle *handle, uint64_t luid, uint8_t *mac) noexcept nogil:
@@ -485,7 +521,7 @@ cdef inline int get_addresses(Handle *handle, uint64_t luid, Address *addresses,
     cdef int result = win_result(
         handle, PATH_CONTROL, b"GetUnicastIpAddressTable", GetUnicastIpAddressTable(AF_UNSPEC, &table))
     if result < 0:
-        return result
+        return 0 if is_error(result, ERROR_NOT_FOUND) else result
     for i in range(table.NumEntries):
         row = &table.Table[i]
         if row.InterfaceLuid.Value != luid or row.Address.si_family not in (AF_INET, AF_INET6):
@@ -505,55 +541,81 @@ cdef inline int get_addresses(Handle *handle, uint64_t luid, Address *addresses,
 
 
 cdef inline void put_address(MIB_UNICASTIPADDRESS_ROW *row, uint64_t luid, const Address *address) noexcept nogil:
+    """Windows routes the subnet whenever the link comes up: an address without routes is a subnet of its own."""
     InitializeUnicastIpAddressEntry(row)
     row.InterfaceLuid.Value = luid
     put_ip(&row.Address, address.family, address.ip)
     row.OnLinkPrefixLength = <uint8_t> address.prefix
-    if address.has_peer:
+    if address.has_peer or address.no_route:
         row.OnLinkPrefixLength = 32 if address.family == 4 else 128
 
 
-cdef inline int await_address(Handle *handle, MIB_UNICASTIPADDRESS_ROW *row) noexcept nogil:
-    """Until the address can be used: nobody else on the link has it."""
-    cdef int waited = 0
+cdef inline int await_address(Handle *handle, MIB_UNICASTIPADDRESS_ROW *row, int *waited) noexcept nogil:
+    """Until the address can be used, as nobody else on the link has it; no longer than DAD_PATIENCE altogether."""
     cdef int result
     while True:
         result = win_result(handle, PATH_CONTROL, b"GetUnicastIpAddressEntry", GetUnicastIpAddressEntry(row))
-        if result < 0 or row.DadState == IpDadStatePreferred or row.DadState == IpDadStateDeprecated:
+        if result < 0 or row.DadState in (IpDadStatePreferred, IpDadStateDeprecated) or waited[0] >= DAD_PATIENCE:
             return result
         if row.DadState == IpDadStateDuplicate:
             return win_result(handle, PATH_CONTROL, b"duplicate address detection", ERROR_OBJECT_ALREADY_EXISTS)
-        if waited >= DAD_PATIENCE:
-            return 0                  # a link that is down leaves it tentative
-        Sleep(20)
-        waited += 20
+        Sleep(10)
+        waited[0] += 10
+
+
+cdef inline void await_addresses(Handle *handle, uint64_t luid) noexcept nogil:
+    """The same for all of an interface whose link has come up: before, they cannot be used."""
+    cdef MIB_UNICASTIPADDRESS_TABLE *table = NULL
+    cdef int waited = 0
+    cdef ULONG i
+    if GetUnicastIpAddressTable(AF_UNSPEC, &table) != ERROR_SUCCESS:
+        return
+    for i in range(table.NumEntries):
+        if table.Table[i].InterfaceLuid.Value == luid:
+            await_address(handle, &table.Table[i], &waited)
+    FreeMibTable(table)
 
 
 cdef inline int add_address(Handle *handle, uint64_t luid, const Address *address) noexcept nogil:
+    """ERROR_OBJECT_ALREADY_EXISTS also if an interface whose link is down has the address."""
+    cdef MIB_IPINTERFACE_ROW interface
     cdef MIB_UNICASTIPADDRESS_ROW row
-    cdef int result
+    cdef const char *failed
+    cdef ADDRESS_FAMILY family = AF_INET if address.family == 4 else AF_INET6
+    cdef int waited = 0
+    cdef int result = await_row(handle, luid, family, &interface, IP_PATIENCE)
+    if is_error(result, ERROR_NOT_FOUND):
+        return lacking(handle, luid, family)
+    if result < 0:
+        return result
     put_address(&row, luid, address)
     row.DadState = IpDadStatePreferred
     result = win_result(handle, PATH_CONTROL, b"CreateUnicastIpAddressEntry", CreateUnicastIpAddressEntry(&row))
-    if result == 0 and address.has_peer and not address.no_route:
+    if result < 0:
+        return result
+    if address.has_peer and not address.no_route:
         result = add_route(handle, luid, address.family, address.peer, address.prefix, NULL)
         if is_error(result, ERROR_OBJECT_ALREADY_EXISTS):
             result = 0
-        elif result < 0:
-            DeleteUnicastIpAddressEntry(&row)
-    elif result == 0 and address.no_route and address.prefix != (32 if address.family == 4 else 128):
-        remove_route(handle, luid, address.family, address.ip, address.prefix, NULL)
-    return await_address(handle, &row) if result == 0 else result
+    if result == 0 and interface.Connected:
+        result = await_address(handle, &row, &waited)
+    if result < 0:
+        failed = handle.failed[PATH_CONTROL]
+        remove_address(handle, luid, address)
+        handle.failed[PATH_CONTROL] = failed
+    return result
 
 
 cdef inline int remove_address(Handle *handle, uint64_t luid, const Address *address) noexcept nogil:
     cdef MIB_UNICASTIPADDRESS_ROW row
-    cdef int result
+    cdef DWORD code
     put_address(&row, luid, address)
-    result = win_result(handle, PATH_CONTROL, b"DeleteUnicastIpAddressEntry", DeleteUnicastIpAddressEntry(&row))
-    if result == 0 and address.has_peer:
+    code = DeleteUnicastIpAddressEntry(&row)
+    if code == ERROR_SUCCESS and address.has_peer:
         remove_route(handle, luid, address.family, address.peer, address.prefix, NULL)
-    return -EADDRNOTAVAIL if is_error(result, ERROR_NOT_FOUND) else result
+    if code == ERROR_NOT_FOUND:
+        code = WSAEADDRNOTAVAIL
+    return win_result(handle, PATH_CONTROL, b"DeleteUnicastIpAddressEntry", code)
 
 
 # --- name servers ---

@@ -556,14 +556,16 @@ cdef int os_set(Handle *handle, int setting, int64_t value) noexcept nogil:
     cdef int result = 0
     if setting == SETTING_UP:
         if state.tap.file != NULL:
-            return tap_set_media(handle, &state.tap, <int> value)
-        if state.tunnel.adapter == NULL:
+            result = tap_set_media(handle, &state.tap, <int> value)
+        elif state.tunnel.adapter == NULL:
             return not_here(handle, b"switching what another program has open")
-        if value:
+        elif value:
             result = tunnel_up(handle, &state.tunnel)
             note_event(handle)
         else:
             tunnel_down(&state.tunnel)
+        if value and result == 0:
+            await_addresses(handle, state.luid)
         return result
     if setting == SETTING_PERSIST:
         if handle.layer == LAYER_TUN and value:
@@ -726,6 +728,17 @@ cdef int os_meaning(int path, int error, const char *failed, const char **advice
         if code == ERROR_BAD_EXE_FORMAT:
             advice[0] = b"this wintun.dll is of another architecture than this Python: take the one named here"
         return MEANS_UNSUPPORTED
+    if code == ERROR_NOT_SUPPORTED and strcmp(failed, b"GetIpInterfaceEntry") == 0:
+        advice[0] = (
+            b"Windows has IPv4 or IPv6 switched off, altogether (DisabledComponents in the registry) or among the "
+            b"properties of this adapter: switch it on, or do without its addresses")
+        return MEANS_UNSUPPORTED
+    if code == ERROR_OBJECT_ALREADY_EXISTS and strcmp(failed, b"CreateUnicastIpAddressEntry") == 0:
+        advice[0] = b"this interface has the address already, or another one whose link is down: remove it there"
+        return MEANS_BUSY
+    if code == ERROR_OBJECT_ALREADY_EXISTS and strcmp(failed, b"duplicate address detection") == 0:
+        advice[0] = b"another host on this link has the address"
+        return MEANS_BUSY
     if code in (ERROR_ACCESS_DENIED, ERROR_PRIVILEGE_NOT_HELD, ERROR_ELEVATION_REQUIRED):
         advice[0] = b"run as administrator: making, opening and configuring an adapter takes it"
         return MEANS_PRIVILEGE
