@@ -30,8 +30,8 @@ typedef struct {
     ULONG64 luid;
     GUID guid;
     WCHAR name[NAME_SIZE];
-    int is_test_made, is_up;
-    int delay;                  /* how many questions for a row go before it is there */
+    int is_test_made, is_up;    /* the cable is in it; the link of an adapter is up during a session */
+    int delay[2];               /* how many questions for a row go before it is there */
     Row rows[2];                /* IPv4, IPv6 */
     WCHAR servers[2][512];
 } Interface;
@@ -44,14 +44,14 @@ typedef struct {
 static SRWLOCK lock = SRWLOCK_INIT;
 static Interface interfaces[INTERFACES];
 static MIB_UNICASTIPADDRESS_ROW addresses[ADDRESSES];
-static int tentative[ADDRESSES];    /* questions until it is preferred; -1: for ever a duplicate */
+static int tentative[ADDRESSES];    /* questions until it is preferred, while the link is up; -1: a duplicate */
 static int address_count;
 static MIB_IPFORWARD_ROW2 routes[ROUTES];
 static int route_count;
 static Notice notices[NOTICES];
 static char journal[JOURNAL];
 static size_t journal_size;
-static int row_delay, has_ipv6 = 1, dad_questions, has_dns_functions = 1, has_nci = 1;
+static int row_delay[2], has_family[2] = {1, 1}, dad_questions, has_duplicates, has_dns_functions = 1, has_nci = 1;
 static struct { char function[48]; DWORD error; int times; } failure;
 
 static void note(const char *format, ...) {
@@ -74,7 +74,7 @@ static DWORD ordered(const char *function) {
 
 /* --- which interfaces there are --- */
 
-typedef int (*OfLuid)(ULONG64, GUID *, WCHAR *);
+typedef int (*OfLuid)(ULONG64, GUID *, WCHAR *);     /* 0: none; 2: its link is up */
 typedef int (*OfName)(const WCHAR *, GUID *, WCHAR *, ULONG64 *);
 typedef int (*Rename)(ULONG64, const WCHAR *);
 
@@ -104,14 +104,21 @@ static Interface *of_luid(ULONG64 luid) {
     memset(free_entry, 0, sizeof(*free_entry));
     free_entry->luid = luid;
     free_entry->guid = guid;
-    free_entry->delay = row_delay;
     free_entry->is_up = 1;
     wcscpy(free_entry->name, name);
     for (int family = 0; family < 2; family++) {
-        free_entry->rows[family] = (Row) {.is_present = 1, .mtu = 65535, .dad = 3, .metric = 5, .is_automatic = 1};
+        free_entry->delay[family] = row_delay[family];
+        free_entry->rows[family] =
+            (Row) {.is_present = has_family[family], .mtu = 65535, .dad = 3, .metric = 5, .is_automatic = 1};
     }
-    free_entry->rows[1].is_present = has_ipv6;
     return free_entry;
+}
+
+static int is_connected(const Interface *entry) {
+    OfLuid ask = (OfLuid) (void *) wintun("FakeAdapterOfLuid");
+    GUID guid;
+    WCHAR name[NAME_SIZE];
+    return entry->is_up && (entry->is_test_made || (ask != NULL && ask(entry->luid, &guid, name) == 2));
 }
 
 static ULONG64 of_name(const WCHAR *name) {
@@ -228,34 +235,41 @@ VOID WINAPI InitializeIpInterfaceEntry(MIB_IPINTERFACE_ROW *row) {
 }
 
 static Row *row_of(MIB_IPINTERFACE_ROW *row, Interface **entry, DWORD *error) {
-    *error = ERROR_NOT_FOUND;
-    if (row->Family != AF_INET && row->Family != AF_INET6) return *error = ERROR_INVALID_PARAMETER, NULL;
+    int is_ipv6 = row->Family == AF_INET6;
+    if (row->Family != AF_INET && !is_ipv6) return *error = ERROR_INVALID_PARAMETER, NULL;
     *entry = of_luid(row->InterfaceLuid.Value);
     if (*entry == NULL) return *error = ERROR_FILE_NOT_FOUND, NULL;
-    Row *found = &(*entry)->rows[row->Family == AF_INET6];
-    return found->is_present ? found : NULL;
+    *error = ERROR_NOT_FOUND;
+    return (*entry)->rows[is_ipv6].is_present && (*entry)->delay[is_ipv6] == 0 ? &(*entry)->rows[is_ipv6] : NULL;
+}
+
+/* What Windows answers; the fields that nobody here has to do with are not to be changed. */
+static void fill_row(MIB_IPINTERFACE_ROW *row, const Interface *entry, const Row *values) {
+    ADDRESS_FAMILY family = row->Family;
+    memset(row, 0x5a, sizeof(*row));
+    row->Family = family;
+    row->InterfaceLuid.Value = entry->luid;
+    row->InterfaceIndex = (NET_IFINDEX) (entry - interfaces) + 7;
+    row->NlMtu = values->mtu;
+    row->Metric = values->metric;
+    row->UseAutomaticMetric = values->is_automatic;
+    row->DadTransmits = values->dad;
+    row->SitePrefixLength = 64;         /* as Windows fills it in, and refuses it for IPv4 */
+    row->Connected = (BOOLEAN) is_connected(entry);
 }
 
 NETIO_STATUS WINAPI GetIpInterfaceEntry(MIB_IPINTERFACE_ROW *row) {
     DWORD error, order;
-    Interface *entry;
+    Interface *entry = NULL;
     AcquireSRWLockExclusive(&lock);
     Row *found = row_of(row, &entry, &error);
-    if (found != NULL && entry->delay > 0) {
-        entry->delay--;
-        found = NULL;
-    }
+    if (entry != NULL && entry->delay[row->Family == AF_INET6] > 0) entry->delay[row->Family == AF_INET6]--;
     order = ordered(__func__);
     if (order != NO_ERROR) {
         error = order;
     } else if (found != NULL) {
         error = NO_ERROR;
-        row->NlMtu = found->mtu;
-        row->Metric = found->metric;
-        row->UseAutomaticMetric = found->is_automatic;
-        row->DadTransmits = found->dad;
-        row->SitePrefixLength = 64;     /* as Windows fills it in, and refuses it for IPv4 */
-        row->Connected = TRUE;
+        fill_row(row, entry, found);
     }
     note("GetIpInterfaceEntry %s %lu", row->Family == AF_INET ? "4" : "6", error);
     ReleaseSRWLockExclusive(&lock);
@@ -263,12 +277,22 @@ NETIO_STATUS WINAPI GetIpInterfaceEntry(MIB_IPINTERFACE_ROW *row) {
 }
 
 NETIO_STATUS WINAPI SetIpInterfaceEntry(MIB_IPINTERFACE_ROW *row) {
-    DWORD error;
+    DWORD error, order;
     Interface *entry = NULL;
+    MIB_IPINTERFACE_ROW expected = *row;
     AcquireSRWLockExclusive(&lock);
     Row *found = row_of(row, &entry, &error);
-    if (found != NULL) {
-        if (row->Family == AF_INET && row->SitePrefixLength > 32) error = ERROR_INVALID_PARAMETER;
+    order = ordered(__func__);
+    if (order != NO_ERROR) {
+        error = order;
+    } else if (found != NULL) {
+        fill_row(&expected, entry, found);
+        expected.NlMtu = row->NlMtu;
+        expected.Metric = row->Metric;
+        expected.UseAutomaticMetric = row->UseAutomaticMetric;
+        expected.DadTransmits = row->DadTransmits;
+        if (row->Family == AF_INET) expected.SitePrefixLength = 0;
+        if (memcmp(&expected, row, sizeof(expected)) != 0) error = ERROR_INVALID_PARAMETER;
         else if (row->NlMtu < (row->Family == AF_INET ? 352u : 1280u)) error = ERROR_INVALID_PARAMETER;
         else {
             error = NO_ERROR;
@@ -331,6 +355,15 @@ static MIB_IPFORWARD_ROW2 route_of(const MIB_UNICASTIPADDRESS_ROW *row) {
     return route;
 }
 
+/* An address that an interface without a link has is not given to another. */
+static int is_elsewhere(const MIB_UNICASTIPADDRESS_ROW *row) {
+    for (int i = 0; i < address_count; i++) {
+        Interface *other = of_luid(addresses[i].InterfaceLuid.Value);
+        if (other != NULL && !is_connected(other) && is_same_ip(&addresses[i].Address, &row->Address)) return 1;
+    }
+    return 0;
+}
+
 NETIO_STATUS WINAPI CreateUnicastIpAddressEntry(const MIB_UNICASTIPADDRESS_ROW *row) {
     char text[64];
     DWORD error = ordered(__func__);
@@ -339,12 +372,15 @@ NETIO_STATUS WINAPI CreateUnicastIpAddressEntry(const MIB_UNICASTIPADDRESS_ROW *
     int is_ipv6 = row->Address.si_family == AF_INET6;
     if (error == NO_ERROR) {
         if (entry == NULL) error = ERROR_FILE_NOT_FOUND;
-        else if (!entry->rows[is_ipv6].is_present) error = ERROR_NOT_FOUND;
+        else if (!entry->rows[is_ipv6].is_present || entry->delay[is_ipv6]) error = ERROR_NOT_FOUND;
         else if (row->OnLinkPrefixLength > (is_ipv6 ? 128 : 32) && row->OnLinkPrefixLength != 255)
             error = ERROR_INVALID_PARAMETER;
-        else if (find_address(row) >= 0) error = ERROR_OBJECT_ALREADY_EXISTS;
+        else if ((row->PrefixOrigin == IpPrefixOriginUnchanged) != (row->SuffixOrigin == IpSuffixOriginUnchanged)
+                 || row->PreferredLifetime > row->ValidLifetime || row->SkipAsSource)
+            error = ERROR_INVALID_PARAMETER;
+        else if (find_address(row) >= 0 || is_elsewhere(row)) error = ERROR_OBJECT_ALREADY_EXISTS;
         else {
-            tentative[address_count] = entry->rows[is_ipv6].dad ? dad_questions : 0;
+            tentative[address_count] = has_duplicates ? -1 : entry->rows[is_ipv6].dad ? dad_questions : 0;
             addresses[address_count] = *row;
             addresses[address_count].PrefixOrigin = IpPrefixOriginManual;
             address_count++;
@@ -379,11 +415,15 @@ NETIO_STATUS WINAPI DeleteUnicastIpAddressEntry(const MIB_UNICASTIPADDRESS_ROW *
 }
 
 static void settle(int i) {
+    Interface *entry = of_luid(addresses[i].InterfaceLuid.Value);
+    addresses[i].DadState = IpDadStateTentative;
+    if (entry == NULL || !is_connected(entry)) return;
     if (tentative[i] > 0) tentative[i]--;
-    addresses[i].DadState = tentative[i] == 0 ? IpDadStatePreferred : tentative[i] < 0 ? IpDadStateDuplicate : IpDadStateTentative;
+    if (tentative[i] <= 0) addresses[i].DadState = tentative[i] == 0 ? IpDadStatePreferred : IpDadStateDuplicate;
 }
 
 NETIO_STATUS WINAPI GetUnicastIpAddressEntry(MIB_UNICASTIPADDRESS_ROW *row) {
+    char text[64];
     DWORD error = ERROR_NOT_FOUND;
     AcquireSRWLockExclusive(&lock);
     int i = find_address(row);
@@ -392,7 +432,7 @@ NETIO_STATUS WINAPI GetUnicastIpAddressEntry(MIB_UNICASTIPADDRESS_ROW *row) {
         *row = addresses[i];
         error = NO_ERROR;
     }
-    note("GetUnicastIpAddressEntry dad=%d %lu", i >= 0 ? (int) row->DadState : -1, error);
+    note("GetUnicastIpAddressEntry %s dad=%d %lu", text_of(&row->Address, text), i >= 0 ? (int) row->DadState : -1, error);
     ReleaseSRWLockExclusive(&lock);
     return error;
 }
@@ -406,6 +446,10 @@ NETIO_STATUS WINAPI GetUnicastIpAddressTable(ADDRESS_FAMILY family, MIB_UNICASTI
             && of_luid(addresses[i].InterfaceLuid.Value) != NULL)
             found->Table[found->NumEntries++] = addresses[i];
     ReleaseSRWLockExclusive(&lock);
+    if (found->NumEntries == 0) {
+        free(found);
+        return ERROR_NOT_FOUND;
+    }
     *table = found;
     return NO_ERROR;
 }
@@ -482,8 +526,8 @@ NETIO_STATUS WINAPI GetIfEntry2(MIB_IF_ROW2 *row) {
         row->PhysicalAddressLength = entry->is_test_made ? 6 : 0;
         memcpy(row->PhysicalAddress, "\x02\x00\x5e\x00\x53\x07", 6);
         row->AdminStatus = NET_IF_ADMIN_STATUS_UP;
-        row->OperStatus = entry->is_up ? IfOperStatusUp : IfOperStatusDown;
-        row->MediaConnectState = entry->is_up ? MediaConnectStateConnected : MediaConnectStateDisconnected;
+        row->OperStatus = is_connected(entry) ? IfOperStatusUp : IfOperStatusDown;
+        row->MediaConnectState = is_connected(entry) ? MediaConnectStateConnected : MediaConnectStateDisconnected;
         row->InUcastPkts = 1, row->InNUcastPkts = 10, row->OutUcastPkts = 2, row->OutNUcastPkts = 20;
         row->InOctets = 300, row->OutOctets = 400, row->InErrors = 5, row->OutErrors = 6;
         row->InDiscards = 7, row->OutDiscards = 8;
@@ -557,6 +601,9 @@ static DWORD WINAPI set_dns(GUID guid, const Settings *settings) {
     AcquireSRWLockExclusive(&lock);
     Interface *entry = of_guid(&guid);
     if (settings->Version != 1) error = ERROR_INVALID_PARAMETER;
+    else if (settings->Domain || settings->SearchList || settings->ProfileNameServer || settings->Flags & ~3ull)
+        error = ERROR_INVALID_PARAMETER;
+    else if (entry != NULL && !entry->rows[settings->Flags & 1].is_present) error = ERROR_NOT_FOUND;
     else if (entry != NULL && settings->Flags & 2) {
         wcscpy(entry->servers[settings->Flags & 1], settings->NameServer);
         error = NO_ERROR;
@@ -571,6 +618,7 @@ static DWORD WINAPI get_dns(GUID guid, Settings *settings) {
     AcquireSRWLockExclusive(&lock);
     Interface *entry = of_guid(&guid);
     if (settings->Version != 1) error = ERROR_INVALID_PARAMETER;
+    else if (entry != NULL && !entry->rows[settings->Flags & 1].is_present) error = ERROR_NOT_FOUND;
     else if (entry != NULL) {
         const WCHAR *servers = entry->servers[settings->Flags & 1];
         settings->NameServer = servers[0] ? _wcsdup(servers) : NULL;
@@ -590,6 +638,7 @@ static BOOL WINAPI flush_dns(void) {
 }
 
 static DWORD WINAPI set_name(const GUID *guid, const WCHAR *name) {
+    char text[3 * NAME_SIZE] = "";
     DWORD error = ERROR_FILE_NOT_FOUND;
     Rename rename_adapter = (Rename) (void *) wintun("FakeRename");
     AcquireSRWLockExclusive(&lock);
@@ -600,7 +649,8 @@ static DWORD WINAPI set_name(const GUID *guid, const WCHAR *name) {
         if (entry->is_test_made) wcscpy(entry->name, name);
         else rename_adapter(entry->luid, name);
     }
-    note("NciSetConnectionName %ls %lu", name, error);
+    WideCharToMultiByte(CP_UTF8, 0, name, -1, text, sizeof(text), NULL, NULL);
+    note("NciSetConnectionName %s %lu", text, error);
     ReleaseSRWLockExclusive(&lock);
     return error;
 }
@@ -646,15 +696,19 @@ EXPORT void FakeIpReset(void) {
     address_count = route_count = 0;
     journal_size = 0;
     journal[0] = 0;
-    row_delay = dad_questions = failure.times = 0;
-    has_ipv6 = has_dns_functions = has_nci = 1;
+    row_delay[0] = row_delay[1] = dad_questions = has_duplicates = failure.times = 0;
+    has_family[0] = has_family[1] = has_dns_functions = has_nci = 1;
     ReleaseSRWLockExclusive(&lock);
 }
 
-EXPORT void FakeIpOptions(int delay, int ipv6, int questions, int dns_functions, int nci) {
-    row_delay = delay;
-    has_ipv6 = ipv6;
+EXPORT void FakeIpOptions(
+    int delay4, int delay6, int ipv4, int ipv6, int questions, int duplicates, int dns_functions, int nci) {
+    row_delay[0] = delay4;
+    row_delay[1] = delay6;
+    has_family[0] = ipv4;
+    has_family[1] = ipv6;
     dad_questions = questions;
+    has_duplicates = duplicates;
     has_dns_functions = dns_functions;
     has_nci = nci;
 }
@@ -663,12 +717,6 @@ EXPORT void FakeIpFail(const char *function, DWORD error, int times) {
     snprintf(failure.function, sizeof(failure.function), "%s", function);
     failure.error = error;
     failure.times = times;
-}
-
-EXPORT void FakeIpDuplicate(void) {
-    AcquireSRWLockExclusive(&lock);
-    for (int i = 0; i < address_count; i++) tentative[i] = -1;
-    ReleaseSRWLockExclusive(&lock);
 }
 
 /* Another interface, as of a network card or of a TAP. */
@@ -692,6 +740,37 @@ EXPORT void FakeInterfaceGone(ULONG64 luid) {
     for (int i = 0; i < INTERFACES; i++)
         if (interfaces[i].luid == luid) memset(&interfaces[i], 0, sizeof(interfaces[i]));
     ReleaseSRWLockExclusive(&lock);
+    changed(luid, 0);
+}
+
+/* An address that Windows has given an interface by itself. */
+EXPORT void FakeIpAutomatic(ULONG64 luid, const char *ip, int prefix) {
+    MIB_UNICASTIPADDRESS_ROW row;
+    InitializeUnicastIpAddressEntry(&row);
+    row.InterfaceLuid.Value = luid;
+    row.Address.si_family = AF_INET6;
+    inet_pton(AF_INET6, ip, &row.Address.Ipv6.sin6_addr);
+    row.OnLinkPrefixLength = (UINT8) prefix;
+    row.PrefixOrigin = IpPrefixOriginWellKnown;
+    row.SuffixOrigin = IpSuffixOriginLinkLayerAddress;
+    AcquireSRWLockExclusive(&lock);
+    tentative[address_count] = 0;
+    addresses[address_count++] = row;
+    ReleaseSRWLockExclusive(&lock);
+    changed(luid, 1);
+}
+
+/* What the rows of an interface are: of IPv4 and of IPv6. */
+EXPORT int FakeIpRows(ULONG64 luid, ULONG *values) {
+    AcquireSRWLockExclusive(&lock);
+    Interface *entry = of_luid(luid);
+    for (int family = 0; family < 2 && entry != NULL; family++) {
+        const Row *row = &entry->rows[family];
+        ULONG found[] = {row->mtu, row->is_automatic ? 0xffffffff : row->metric, row->dad};
+        memcpy(values + 3 * family, found, sizeof(found));
+    }
+    ReleaseSRWLockExclusive(&lock);
+    return entry != NULL;
 }
 
 /* Somebody else does something to an interface. */

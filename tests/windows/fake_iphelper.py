@@ -14,13 +14,17 @@ class IpHelper:
         self.library.FakeInterface.argtypes = [ctypes.c_uint64, ctypes.c_char_p, ctypes.c_wchar_p]
         self.library.FakeInterfaceGone.argtypes = [ctypes.c_uint64]
         self.library.FakeIpChanged.argtypes = [ctypes.c_uint64, ctypes.c_int]
+        self.library.FakeIpRows.argtypes = [ctypes.c_uint64, ctypes.POINTER(ctypes.c_uint32)]
+        self.library.FakeIpAutomatic.argtypes = [ctypes.c_uint64, ctypes.c_char_p, ctypes.c_int]
 
     def reset(self):
         self.library.FakeIpReset()
 
-    def options(self, *, delay=0, ipv6=True, dad_questions=0, dns_functions=True, nci=True):
-        """What Windows is like: for how many questions a row is not there, and what it has."""
-        self.library.FakeIpOptions(delay, ipv6, dad_questions, dns_functions, nci)
+    def options(
+        self, *, delay4=0, delay6=0, ipv4=True, ipv6=True, dad=0, duplicates=False, dns=True, nci=True
+    ):
+        """What Windows has, and how many questions for a row or a usable address come too early."""
+        self.library.FakeIpOptions(delay4, delay6, ipv4, ipv6, dad, duplicates, dns, nci)
 
     def fail(self, function, error, times=1):
         self.library.FakeIpFail(function.encode(), error, times)
@@ -37,9 +41,17 @@ class IpHelper:
     def routes(self):
         return sorted(self.text("FakeIpRoutes"))
 
-    def duplicates(self):
-        """Somebody else on the link has the addresses, too."""
-        self.library.FakeIpDuplicate()
+    def rows(self, luid):
+        """MTU, metric (None: automatic) and DAD transmits of IPv4, and of IPv6."""
+        values = (ctypes.c_uint32 * 6)()
+        assert self.library.FakeIpRows(luid, values)
+        rows = [None if value == 0xFFFFFFFF else value for value in values]
+        return tuple(rows[:3]), tuple(rows[3:])
+
+    def automatic(self, luid, address):
+        """Windows gives an interface an IPv6 address by itself."""
+        ip, prefix = address.split("/")
+        self.library.FakeIpAutomatic(luid, ip.encode(), int(prefix))
 
     def interface(self, name, luid=0x6000000000000, guid=None):
         """Another interface of the machine."""

@@ -635,8 +635,9 @@ EXPORT int FakeAdapter(const WCHAR *name, GUID *guid, WCHAR *type, ULONG64 *luid
     return result;
 }
 
-/* The adapter that is there and has this LUID, for fake_iphelper.c. */
+/* The adapter that is there and has this LUID, for fake_iphelper.c: 1, or 2 if its link is up. */
 EXPORT int FakeAdapterOfLuid(ULONG64 luid, GUID *guid, WCHAR *name) {
+    int result = 0;
     Adapter *adapter;
     EnterCriticalSection(&lock);
     for (adapter = adapters; adapter != NULL; adapter = adapter->next)
@@ -644,9 +645,10 @@ EXPORT int FakeAdapterOfLuid(ULONG64 luid, GUID *guid, WCHAR *name) {
     if (adapter != NULL) {
         *guid = adapter->guid;
         wcscpy(name, adapter->name);
+        result = adapter->session != NULL ? 2 : 1;
     }
     LeaveCriticalSection(&lock);
-    return adapter != NULL;
+    return result;
 }
 
 EXPORT int FakeRename(ULONG64 luid, const WCHAR *name) {
