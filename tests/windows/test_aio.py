@@ -97,6 +97,8 @@ class TestCalls:
                 while count < total:
                     await tun.recv_batch(batch, timeout=20)
                     count += await tun.send_batch(batch, timeout=20)
+                while len(echoed) < total:  # what is in the ring goes with the session
+                    await sleep(0.01)
 
         def feed():
             for i in range(total):

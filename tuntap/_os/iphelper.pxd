@@ -478,9 +478,11 @@ cdef inline void put_route(
 
 cdef inline int add_route(
     Handle *handle, uint64_t luid, int family, const uint8_t *network, int prefix, const uint8_t *gateway,
+    uint32_t metric,
 ) noexcept nogil:
     cdef MIB_IPFORWARD_ROW2 row
     put_route(&row, luid, family, network, prefix, gateway)
+    row.Metric = metric               # beside that of the interface
     return win_result(handle, PATH_CONTROL, b"CreateIpForwardEntry2", CreateIpForwardEntry2(&row))
 
 
@@ -594,7 +596,7 @@ cdef inline int add_address(Handle *handle, uint64_t luid, const Address *addres
     if result < 0:
         return result
     if address.has_peer and not address.no_route:
-        result = add_route(handle, luid, address.family, address.peer, address.prefix, NULL)
+        result = add_route(handle, luid, address.family, address.peer, address.prefix, NULL, 0)
         if is_error(result, ERROR_OBJECT_ALREADY_EXISTS):
             result = 0
     if result == 0 and interface.Connected:

@@ -609,16 +609,20 @@ cdef int os_remove_address(Handle *handle, const Address *address) noexcept nogi
     return remove_address(handle, state_of(handle).luid, address)
 
 
+cdef const uint8_t *gateway_of(const Route *route) noexcept nogil:
+    if route.has_gateway:
+        return route.gateway
+    return NULL
+
+
 cdef int os_add_route(Handle *handle, const Route *route) noexcept nogil:
     return add_route(
-        handle, state_of(handle).luid, route.family, route.network, route.prefix,
-        route.gateway if route.has_gateway else NULL, route.metric)
+        handle, state_of(handle).luid, route.family, route.network, route.prefix, gateway_of(route), route.metric)
 
 
 cdef int os_remove_route(Handle *handle, const Route *route) noexcept nogil:
     return remove_route(
-        handle, state_of(handle).luid, route.family, route.network, route.prefix,
-        route.gateway if route.has_gateway else NULL)
+        handle, state_of(handle).luid, route.family, route.network, route.prefix, gateway_of(route))
 
 
 cdef int os_set_broadcast(Handle *handle, const uint8_t *broadcast) noexcept nogil:
