@@ -146,11 +146,11 @@ cdef extern from *:
     #endif
     }
 
-    /* poll(2) does not tell that the interface was destroyed. */
+    /* Nanoseconds after which a wait looks again, where poll(2) does not tell that the interface was destroyed. */
     #if defined(__NetBSD__)
     #define TUNTAP_WAIT_AT_MOST INT64_C(1000000000)
     #else
-    #define TUNTAP_WAIT_AT_MOST INT64_MAX
+    #define TUNTAP_WAIT_AT_MOST 0
     #endif
 
     static inline void tuntap_load_driver(void) {
@@ -165,7 +165,7 @@ cdef extern from *:
     size_t strcspn(const char *text, const char *refused) nogil
     enum: TUNTAP_CREATES, TUNTAP_PICKS_UNIT, TUNTAP_RENAMES, TUNTAP_HAS_TRANSIENT, TUNTAP_ASKS_FOR_HEAD
     enum: TUNTAP_HAS_PID, TUNTAP_HAS_ND
-    int64_t TUNTAP_WAIT_AT_MOST, INT64_MAX
+    int64_t TUNTAP_WAIT_AT_MOST
     void load_driver "tuntap_load_driver"() nogil
     enum: TUNTAP_TELLS_OPENER
     bint has_opener "tuntap_has_opener"(int fd, const char *name) nogil
@@ -270,13 +270,12 @@ cdef bint is_open_elsewhere(Handle *handle, const char *name, int layer) noexcep
     cdef int result
     if TUNTAP_TELLS_OPENER:
         return open_control(handle) == 0 and has_opener(<int> handle.control[0], name)
-    handle_clear(&other)
     result = open_node(&other, name, layer)
     close_fd(&other.io)
     return result == -EBUSY
 
 
-cdef int take(Handle *handle, const OpenRequest *request, char *name) noexcept nogil:
+cdef int take(Handle *handle, const OpenRequest *request, const char *name) noexcept nogil:
     """Make the interface of a full name, or take it if it is there, and open it."""
     cdef char made[NAME_SIZE]
     cdef bint exists = if_nametoindex(name) != 0
@@ -288,10 +287,10 @@ cdef int take(Handle *handle, const OpenRequest *request, char *name) noexcept n
         handle.failed[PATH_CONTROL] = OTHER_KIND
         return -EINVAL
     handle.created = not exists
-    memcpy(made, name, NAME_SIZE)
+    strncpy(made, name, sizeof(made))
     if not exists and TUNTAP_CREATES:
         if TUNTAP_RENAMES and not has_stem(name, request.layer):
-            strncpy(made, stem_of(request.layer), NAME_SIZE)
+            strncpy(made, stem_of(request.layer), sizeof(made))
         result = create(handle, made)
         if result == -EEXIST and not request.flags & OPEN_EXCLUSIVE and if_nametoindex(name):
             handle.created = 0        # somebody was faster
@@ -299,14 +298,13 @@ cdef int take(Handle *handle, const OpenRequest *request, char *name) noexcept n
             return result             # or the unit is there under another name
     result = open_node(handle, made, request.layer)
     if result == 0 and strcmp(made, name) != 0:
-        memcpy(handle.name, made, NAME_SIZE)
         result = os_set_name(handle, name)
     if result < 0 and handle.created and TUNTAP_CREATES:
         close_fd(&handle.io)
         if result != -EBUSY:          # else somebody has it open, and FreeBSD would wait for that
             destroy_interface(handle, made)
         handle.created = 0
-    memcpy(handle.name, name, NAME_SIZE)
+    strncpy(handle.name, name, sizeof(handle.name))
     return result
 
 
@@ -317,24 +315,20 @@ cdef int take_free(Handle *handle, const OpenRequest *request, const char *patte
     cdef char stem[NAME_SIZE]
     cdef size_t length = strcspn(pattern, b"%")
     cdef const char *rest = b""
-    cdef int result = -EBUSY
+    cdef int result = 0
     cdef int unit
     if pattern[length]:
         rest = pattern + length + 2
-    memset(stem, 0, sizeof(stem))
-    memcpy(stem, pattern, length)
+    snprintf(stem, sizeof(stem), b"%.*s", <int> length, pattern)
     if TUNTAP_PICKS_UNIT and strcmp(stem, stem_of(request.layer)) == 0:
         result = create(handle, stem)
         if result == 0:
             wanted.flags &= ~<uint32_t> OPEN_EXCLUSIVE
             result = take(handle, &wanted, stem)
             handle.created = 1
-            if result < 0 and result != -EBUSY:
-                destroy_interface(handle, stem)
         return result
     wanted.flags |= OPEN_EXCLUSIVE
     for unit in range(UNITS):
-        memset(name, 0, sizeof(name))
         snprintf(name, sizeof(name), b"%s%d%s", stem, unit, rest)
         result = take(handle, &wanted, name)
         if result != -EBUSY and result != -EEXIST:
@@ -343,7 +337,7 @@ cdef int take_free(Handle *handle, const OpenRequest *request, const char *patte
 
 
 cdef int os_open(Handle *handle, const OpenRequest *request) noexcept nogil:
-    cdef char name[NAME_SIZE]
+    cdef const char *name = request.name
     cdef int result
     handle_clear(handle)
     handle.owned = 1
@@ -353,10 +347,7 @@ cdef int os_open(Handle *handle, const OpenRequest *request) noexcept nogil:
         request.flags & (OPEN_VIRTIO_HEADER | OPEN_MULTI_QUEUE)
         or request.layer == LAYER_TAP and request.flags & OPEN_PACKET_INFORMATION
     ):
-        handle.failed[PATH_CONTROL] = b"tun(4)"
-        return -EOPNOTSUPP
-    memset(name, 0, sizeof(name))
-    strncpy(name, request.name, NAME_SIZE - 1)
+        return not_here(handle, b"tun(4)")
     if not TUNTAP_RENAMES and name[0] and strcspn(name, b"%") == strlen(name) and not has_stem(name, request.layer):
         handle.failed[PATH_CONTROL] = OTHER_NAME
         return -EINVAL
@@ -405,8 +396,7 @@ cdef int set_lasts(Handle *handle, bint lasts) noexcept nogil:
 
 cdef int os_open_queue(Handle *handle, Handle *of) noexcept nogil:
     handle_clear(handle)
-    handle.failed[PATH_CONTROL] = b"tun(4)"
-    return -EOPNOTSUPP
+    return not_here(handle, b"tun(4)")
 
 
 cdef int os_adopt(Handle *handle, intptr_t io) noexcept nogil:
@@ -422,39 +412,34 @@ cdef int os_adopt(Handle *handle, intptr_t io) noexcept nogil:
         result = recognise(handle)
         if result < 0:
             return result
-    result = pipe_rewake(handle)
-    if result < 0:
-        os_close(handle)
-    return result
+    return pipe_rewake(handle)
 
 
 cdef int recognise(Handle *handle) noexcept nogil:
     """Which interface an adopted descriptor is of."""
-    cdef ifreq request
     cdef stat_t status
     cdef const char *node
     cdef int head = 1
-    memset(&request, 0, sizeof(request))
+    cdef int result
     if TUNTAP_RENAMES:
-        if ioctl(<int> handle.io, TUNGIFNAME, &request) < 0:
-            return fail(handle, PATH_CONTROL, b"ioctl(TUNGIFNAME)")
+        result = os_get_name(handle, handle.name)
+        if result < 0:
+            return result
         handle.layer = LAYER_TUN if ioctl(<int> handle.io, TUNGIFHEAD, &head) == 0 else LAYER_TAP
     else:
         if fstat(<int> handle.io, &status) < 0:
             return fail(handle, PATH_CONTROL, b"fstat")
         node = devname(status.st_rdev, S_IFCHR) if status.st_mode & S_IFMT == S_IFCHR else NULL
-        if node != NULL:
-            strncpy(request.ifr_name, node, NAME_SIZE - 1)
-        if has_stem(request.ifr_name, LAYER_TUN):
+        if node != NULL and has_stem(node, LAYER_TUN):
             handle.layer = LAYER_TUN
-        elif has_stem(request.ifr_name, LAYER_TAP):
+        elif node != NULL and has_stem(node, LAYER_TAP):
             handle.layer = LAYER_TAP
         else:
             handle.failed[PATH_CONTROL] = b"devname"
             return -ENOTTY
         if TUNTAP_ASKS_FOR_HEAD and handle.layer == LAYER_TUN and ioctl(<int> handle.io, TUNGIFHEAD, &head) < 0:
             return fail(handle, PATH_CONTROL, b"ioctl(TUNGIFHEAD)")
-    memcpy(handle.name, request.ifr_name, NAME_SIZE)
+        strncpy(handle.name, node, sizeof(handle.name))
     if handle.layer == LAYER_TUN and head:
         handle.prefix = HEAD_SIZE
     return 0
@@ -462,8 +447,7 @@ cdef int recognise(Handle *handle) noexcept nogil:
 
 cdef intptr_t os_find(Handle *handle) noexcept nogil:
     handle_clear(handle)
-    handle.failed[PATH_CONTROL] = b"a descriptor from the system"
-    return -EOPNOTSUPP
+    return not_here(handle, b"a descriptor from the system")
 
 
 cdef void os_own(Handle *handle) noexcept nogil:
@@ -476,13 +460,13 @@ cdef void os_own(Handle *handle) noexcept nogil:
 
 cdef int os_inspect(Handle *handle, const char *name) noexcept nogil:
     handle_clear(handle)
-    strncpy(handle.name, name, NAME_SIZE - 1)
+    strncpy(handle.name, name, sizeof(handle.name))
     return open_control(handle)
 
 
 cdef bint is_to_be_destroyed(Handle *handle, char *name) noexcept nogil:
     """By us, as the system does not do it."""
-    cdef int transient = 0
+    cdef int transient
     if not handle.owned or not handle.created or handle.lasts or not TUNTAP_CREATES:
         return False
     if TUNTAP_HAS_TRANSIENT and ioctl(<int> handle.io, TUNGTRANSIENT, &transient) == 0 and transient:
@@ -530,8 +514,8 @@ cdef intptr_t os_send_parts(Handle *handle, Part *parts, int count) noexcept nog
 
 cdef int os_wait(Handle *handle, int path, intptr_t other, int64_t timeout_ns) noexcept nogil:
     cdef int outcome
-    if timeout_ns < 0 or timeout_ns > TUNTAP_WAIT_AT_MOST:
-        timeout_ns = -1 if TUNTAP_WAIT_AT_MOST == INT64_MAX else TUNTAP_WAIT_AT_MOST
+    if TUNTAP_WAIT_AT_MOST and not 0 <= timeout_ns <= TUNTAP_WAIT_AT_MOST:
+        timeout_ns = TUNTAP_WAIT_AT_MOST
     outcome = posix_wait(handle, path, other, timeout_ns)
     return 1 if outcome == IN_ERROR else outcome
 
@@ -594,8 +578,7 @@ cdef int os_get(Handle *handle, int setting, int64_t *value) noexcept nogil:
         return 0
     if setting == SETTING_QUIET and TUNTAP_HAS_ND:
         return get_quiet(handle, name, value)
-    handle.failed[PATH_CONTROL] = b"tun(4)"
-    return -EOPNOTSUPP
+    return not_here(handle, b"tun(4)")
 
 
 cdef int layer_of(Handle *handle, const char *name) noexcept nogil:
@@ -609,8 +592,7 @@ cdef int layer_of(Handle *handle, const char *name) noexcept nogil:
 cdef int discovery(Handle *handle, const char *name, in6_ndireq *request) noexcept nogil:
     """What neighbour discovery does on the interface."""
     cdef int result = open_control(handle)
-    memset(request, 0, sizeof(in6_ndireq))
-    strncpy(request.ifname, name, NAME_SIZE - 1)
+    strncpy(request.ifname, name, sizeof(request.ifname))
     if result == 0 and handle.control[1] < 0:
         handle.failed[PATH_CONTROL] = b"socket(AF_INET6)"
         result = -EAFNOSUPPORT
@@ -623,9 +605,12 @@ cdef int change_discovery(Handle *handle, const char *name, uint32_t clear, uint
     """Read, change and write its flags, where there is something to change."""
     cdef in6_ndireq request
     cdef int result = discovery(handle, name, &request)
-    cdef uint32_t flags = request.ndi.flags & ~clear | add
-    if result < 0 or flags == request.ndi.flags:
+    cdef uint32_t flags
+    if result < 0:
         return result
+    flags = request.ndi.flags & ~clear | add
+    if flags == request.ndi.flags:
+        return 0
     request.ndi.flags = flags
     if ioctl(<int> handle.control[1], SIOCSIFINFO_FLAGS, &request) < 0:
         return fail(handle, PATH_CONTROL, b"ioctl(SIOCSIFINFO_FLAGS)")
@@ -635,7 +620,8 @@ cdef int change_discovery(Handle *handle, const char *name, uint32_t clear, uint
 cdef int get_quiet(Handle *handle, const char *name, int64_t *value) noexcept nogil:
     cdef in6_ndireq request
     cdef int result = discovery(handle, name, &request)
-    value[0] = not request.ndi.flags & ND6_IFF_AUTO_LINKLOCAL
+    if result == 0:
+        value[0] = not request.ndi.flags & ND6_IFF_AUTO_LINKLOCAL
     return result
 
 
@@ -654,8 +640,7 @@ cdef int os_set(Handle *handle, int setting, int64_t value) noexcept nogil:
         if value:
             return change_discovery(handle, name, ND6_IFF_AUTO_LINKLOCAL, ND6_IFF_NO_DAD)
         return change_discovery(handle, name, ND6_IFF_NO_DAD, ND6_IFF_AUTO_LINKLOCAL)
-    handle.failed[PATH_CONTROL] = b"tun(4)"
-    return -EOPNOTSUPP
+    return not_here(handle, b"tun(4)")
 
 
 cdef int os_get_name(Handle *handle, char *name) noexcept nogil:
@@ -666,7 +651,6 @@ cdef int os_get_name(Handle *handle, char *name) noexcept nogil:
             return -ENOTTY            # a socket
         memcpy(name, handle.name, NAME_SIZE)
         return 0
-    memset(&request, 0, sizeof(request))
     if ioctl(<int> handle.io, TUNGIFNAME, &request) < 0:
         return fail(handle, PATH_CONTROL, b"ioctl(TUNGIFNAME)")
     memcpy(name, request.ifr_name, NAME_SIZE)
@@ -678,8 +662,7 @@ cdef int os_set_name(Handle *handle, const char *name) noexcept nogil:
     cdef named_ifreq request
     cdef int result = os_get_name(handle, before)
     if not TUNTAP_RENAMES:
-        handle.failed[PATH_CONTROL] = b"tun(4)"
-        return -EOPNOTSUPP
+        return not_here(handle, b"tun(4)")
     if result < 0:
         return result
     # The kernel panics when it makes a unit of its own and finds that name among the nodes.
@@ -829,8 +812,7 @@ cdef int os_delete(Handle *handle, const char *name) noexcept nogil:
 
 cdef int os_private_network(Handle *handle) noexcept nogil:
     handle_clear(handle)
-    handle.failed[PATH_CONTROL] = b"a private network"
-    return -EOPNOTSUPP
+    return not_here(handle, b"a private network")
 
 
 cdef const char *ADVICE_OTHER_NAME = (

@@ -219,8 +219,7 @@ cdef inline int on_interface(
     cdef int result = open_control(handle)
     if result < 0:
         return result
-    strncpy(request.ifr_name, name, NAME_SIZE - 1)
-    request.ifr_name[NAME_SIZE - 1] = 0
+    strncpy(request.ifr_name, name, sizeof(request.ifr_name))
     if ioctl(<int> handle.control[0], number, request) < 0:
         return fail(handle, PATH_CONTROL, call)
     return 0
@@ -330,15 +329,14 @@ cdef inline void fill_mask(uint8_t *mask, int prefix) noexcept nogil:
         mask[i // 8] |= <uint8_t> (0x80 >> (i % 8))
 
 
+# The room for an address is empty before it is filled.
 cdef inline void fill_sockaddr4(sockaddr_in *address, const uint8_t *ip) noexcept nogil:
-    memset(address, 0, sizeof(sockaddr_in))
     address.sin_len = sizeof(sockaddr_in)
     address.sin_family = AF_INET
     memcpy(&address.sin_addr, ip, 4)
 
 
 cdef inline void fill_sockaddr6(sockaddr_in6 *address, const uint8_t *ip, uint32_t index) noexcept nogil:
-    memset(address, 0, sizeof(sockaddr_in6))
     address.sin6_len = sizeof(sockaddr_in6)
     address.sin6_family = AF_INET6
     memcpy(&address.sin6_addr, ip, 16)
@@ -381,7 +379,7 @@ cdef inline int add_address4(
         return result
     memset(&request, 0, sizeof(request))
     memset(mask, 0, sizeof(mask))
-    strncpy(request.ifra_name, name, NAME_SIZE - 1)
+    strncpy(request.ifra_name, name, sizeof(request.ifra_name))
     fill_mask(mask, address.prefix)
     fill_sockaddr4(<sockaddr_in *> &request.ifra_addr, address.ip)
     fill_sockaddr4(<sockaddr_in *> &request.ifra_mask, mask)
@@ -409,7 +407,7 @@ cdef inline int add_address6(Handle *handle, const char *name, const Address *ad
         return -EAFNOSUPPORT
     memset(&request, 0, sizeof(request))
     memset(mask, 0, sizeof(mask))
-    strncpy(request.ifra_name, name, NAME_SIZE - 1)
+    strncpy(request.ifra_name, name, sizeof(request.ifra_name))
     fill_mask(mask, address.prefix)
     fill_sockaddr6(&request.ifra_addr, address.ip, if_nametoindex(name))
     fill_sockaddr6(&request.ifra_prefixmask, mask, 0)
@@ -435,7 +433,7 @@ cdef inline int delete_address(Handle *handle, const char *name, const Address *
     if result < 0:
         return result
     memset(&request6, 0, sizeof(request6))
-    strncpy(request6.ifr_name, name, NAME_SIZE - 1)
+    strncpy(request6.ifr_name, name, sizeof(request6.ifr_name))
     fill_sockaddr6(&request6.ifr_ifru.ifru_addr, address.ip, if_nametoindex(name))
     if ioctl(<int> handle.control[1], TUNTAP_DIFADDR_IN6, &request6) < 0:
         return fail(handle, PATH_CONTROL, b"ioctl(SIOCDIFADDR_IN6)")
