@@ -5,6 +5,7 @@ What they do is read from the drivers (if_tuntap.c, if_tun.c, if_tap.c) and the 
 
 import ctypes
 import ipaddress
+import os
 import re
 import struct
 from dataclasses import dataclass, field
@@ -89,7 +90,6 @@ class BSD(Kernel):
     def reset(self):
         super().reset()
         self.interfaces = {}
-        self.lists = {}
         self.next_index = 3
         self.route_ends = {}  # descriptor of a routing socket: our end
         self.routes = {}  # (destination, prefix): index of the interface
@@ -101,6 +101,7 @@ class BSD(Kernel):
         self.address_brings_up = False
         self.routes_subnets = False  # of a broadcast link, by itself
         self.cuts_masks = False
+        self.fills_masks = False
         self.nd6_rest = b""  # what else the structure holds
         self.nd6 = {}  # flags of neighbour discovery, by the name of the interface
 
@@ -263,13 +264,15 @@ class BSD(Kernel):
 
     # --- neighbour discovery: struct in6_ndireq, a name and a struct nd_ifinfo ---
 
-    def SIOCGIFINFO_IN6(self, _, data):
+    def SIOCGIFINFO_IN6(self, descriptor, data):
+        assert self.sockets[descriptor][0] == self.AF_INET6, "the request of IPv6 came by another socket"
         name = self.named(data).name
         flags = self.nd6.get(name, 0x21)  # PERFORMNUD, AUTO_LINKLOCAL
         data = (data[:16] + self.nd6_rest).ljust(len(data), b"\0")
         return data[: self.ND6_FLAGS] + struct.pack("I", flags) + data[self.ND6_FLAGS + 4 :]
 
-    def SIOCSIFINFO_FLAGS(self, _, data):
+    def SIOCSIFINFO_FLAGS(self, descriptor, data):
+        assert self.sockets[descriptor][0] == self.AF_INET6, "the request of IPv6 came by another socket"
         (self.nd6[self.named(data).name],) = struct.unpack_from("I", data, self.ND6_FLAGS)
 
     # --- getifaddrs ---
@@ -300,6 +303,8 @@ class BSD(Kernel):
             if self.cuts_masks:  # to the bytes up to the last that is not zero; those behind are others'
                 size = 4 + -(-address.prefix // 8)
                 mask = bytes([size]) + mask[1:size] + b"\xff" * 16
+            elif self.fills_masks:  # to their whole length, with what is no part of them
+                mask = mask[:8] + b"\xff" * 8
             return sockaddr_in(address.ip), mask, other
         other = sockaddr_in6(address.other, self.AF_INET6) if address.other else b""
         mask = sockaddr_in6(netmask(address.prefix, 128), self.AF_INET6)
@@ -482,12 +487,15 @@ class BSD(Kernel):
         return self.put_stat(result, self.nodes[path])
 
     def fstat(self, descriptor, result):
-        return self.put_stat(result, self.device_number(self.behind(descriptor).name))
+        """What is no device of ours is what it is on this machine, under the same numbers."""
+        if descriptor in self.devices:
+            return self.put_stat(result, self.device_number(self.behind(descriptor).name))
+        return self.put_stat(result, 0, os.fstat(descriptor).st_mode)
 
-    def put_stat(self, result, device):
+    def put_stat(self, result, device, mode=0o020600):
         numbers = self.numbers
         data = bytearray(numbers["sizeof(struct stat)"])
-        for name, kind, value in (("st_mode", "mode_t", 0o020600), ("st_rdev", "dev_t", device)):
+        for name, kind, value in (("st_mode", "mode_t", mode), ("st_rdev", "dev_t", device)):
             at, size = numbers[f"offsetof(struct stat, {name})"], numbers[f"sizeof({kind})"]
             data[at : at + size] = value.to_bytes(size, "little")
         put(result, bytes(data))
@@ -598,6 +606,7 @@ class FreeBSD(BSD):
         self.transient = {}  # descriptor: whether close removes the interface
         self.has_transient = True  # since 14
         self.has_driver = True
+        self.groups = {}  # of interfaces whose group root changed, by their names
         self.node_of = {}  # descriptor: the name it was opened by
 
     def device(self, path):
@@ -655,7 +664,8 @@ class FreeBSD(BSD):
 
     def SIOCGIFGROUP(self, _, data):
         """The groups of an interface, each 16 bytes, where the request points to."""
-        groups = [b"all", self.named(data).kind.encode()]
+        interface = self.named(data)
+        groups = [b"all", self.groups.get(interface.name, interface.kind).encode()]
         room, pointer = struct.unpack_from("I4xP", data, 16)
         found = b"".join(group.ljust(16, b"\0") for group in groups)
         if pointer:
@@ -902,6 +912,9 @@ class NetBSD(BSD):
 
     def TUNSIFHEAD(self, descriptor, data):
         (self.behind(descriptor).head,) = struct.unpack("i", data)
+
+    def TUNGIFHEAD(self, descriptor, _):
+        return struct.pack("i", self.behind(descriptor, "tun").head)
 
     def SIOCALIFADDR(self, descriptor, data):
         """The MAC address, in a struct sockaddr_dl behind the name of no bytes."""

@@ -95,6 +95,7 @@ class Kernel:
         self.devices = {}  # descriptor of a device: our end of it
         self.sockets = {}  # descriptor of a configuration socket: (family, kind, protocol)
         self.refusals = {}
+        self.lists = {}  # what the core has to free: memory, by its address
 
     def refuse(self, what, error, times=1, after=0):
         """Let a call fail: "open", "ioctl(SIOCAIFADDR)", "writev"."""

@@ -5,6 +5,7 @@ import struct
 
 import layouts
 import pytest
+from fake_kernel import take
 from layouts import ifaliasreq, ifreq, in6_aliasreq, sockaddr_dl, sockaddr_in, sockaddr_in6
 from systems import BSDS
 
@@ -334,3 +335,301 @@ def test_messages_of_the_routing_socket_are_aligned(kernel, tun):
     (message,) = [call[1] for call in kernel.told() if call[0] == "route"]
     assert len(message) % 8 == 0
     assert struct.unpack_from("H", message)[0] == len(message)
+
+
+@pytest.mark.parametrize(
+    ("address", "mask"), [("10.1.2.3/31", "255.255.255.254"), ("10.1.2.3/32", "255.255.255.255")]
+)
+def test_a_subnet_without_room_for_a_broadcast_address(kernel, tap, on_tap, address, mask):
+    tap.add_address(address)
+    assert kernel.told()[0] == on_tap.add4("10.1.2.3", None, mask)
+    assert tap.broadcast is None
+
+
+def test_the_smallest_subnet_with_a_broadcast_address(kernel, tap, on_tap):
+    tap.add_address("10.1.2.1/30")
+    assert kernel.told()[0] == on_tap.add4("10.1.2.1", "10.1.2.3", "255.255.255.252")
+
+
+def test_a_broadcast_address(kernel, tap, on_tap):
+    """FreeBSD has no request for it: the first IPv4 address is added once more."""
+    kernel.add("tap0", "fd00::1", 64)
+    kernel.add("tap0", "10.1.2.3", 24, "10.1.2.255")
+    tap.broadcast = "10.1.2.0"
+    assert kernel.told() == [on_tap.add4("10.1.2.3", "10.1.2.0", "255.255.255.0")]
+
+
+def test_a_broadcast_address_of_no_address(kernel, tap):
+    with pytest.raises(kernel.tuntap.TunTapError, match="getifaddrs") as caught:
+        tap.broadcast = "10.1.2.0"
+    assert caught.value.errno == kernel.errors["EADDRNOTAVAIL"]
+    kernel.refuse("getifaddrs", "ENOMEM", after=1)
+    with pytest.raises(kernel.tuntap.TunTapError, match="getifaddrs") as caught:
+        tap.broadcast = "10.1.2.0"
+    assert caught.value.errno == kernel.errors["ENOMEM"]
+
+
+def test_a_broadcast_address_means_nothing_on_a_tun(kernel, tun, on_tun):
+    """The field is the far end there."""
+    tun.add_address("10.1.2.3/24")
+    kernel.taken()
+    tun.broadcast = "10.1.2.0"
+    assert kernel.told() == [on_tun.add4("10.1.2.3", "10.1.2.255", "255.255.255.0")]
+
+
+def test_a_netmask_and_what_is_behind_it(kernel, tun):
+    kernel.add("tun0", "10.1.2.3", 32, "10.1.2.3")
+    kernel.fills_masks = True
+    assert [str(address) for address in tun.addresses] == ["10.1.2.3/32"]
+
+
+@pytest.mark.parametrize(("ip", "width"), [("10.1.2.3", 32), ("fd00::1", 128)])
+@pytest.mark.parametrize("mask", [b"", bytes(16)])
+def test_no_netmask_is_a_whole_one(kernel, tun, ip, width, mask):
+    kernel.add("tun0", ip, 8)
+    whole = kernel.sockaddrs
+    kernel.sockaddrs = lambda *arguments: (whole(*arguments)[0], mask, b"")
+    try:
+        assert [str(address) for address in tun.addresses] == [f"{ip}/{width}"]
+    finally:
+        del kernel.sockaddrs
+
+
+@pytest.mark.parametrize("address", ["fe81::7/64", "febf:0:0:1::7/64"])
+def test_the_whole_range_of_link_local_addresses(kernel, tun, on_tun, address):
+    tun.add_address(address)
+    told = [call for call in kernel.told() if call[0] != "SIOCSIFINFO_FLAGS"]
+    assert told == [on_tun.add6(address.split("/")[0], 64, scope=tun.index)]
+
+
+@pytest.mark.parametrize("address", ["fec0::7/64", "fc80::7/64", "fe40::7/64"])
+def test_what_is_beside_that_range(kernel, tun, address):
+    tun.add_address(address)
+    assert "route" in [call[0] for call in kernel.told()]
+
+
+def test_the_index_is_taken_out_of_both_bytes(kernel, tun):
+    kernel.interfaces["tun0"].index = 0x1234
+    kernel.add("tun0", "fe80:1234::7", 64)
+    assert [str(address) for address in tun.addresses] == ["fe80::7/64"]
+    kernel.interfaces["tun0"].addresses[0].ip = "fe90:1234::7"
+    assert [str(address) for address in tun.addresses] == ["fe90::7/64"]
+
+
+def test_what_the_system_added_stays(kernel, tun):
+    """The link-local address of IPv6."""
+    kernel.add("tun0", f"fe80:{tun.index:x}::7", 64)
+    kernel.add("tun0", "fd00::1", 64)
+    tun.set_addresses(["10.0.0.1/24"])
+    assert sorted(str(address) for address in tun.addresses) == ["10.0.0.1/24", "fe80::7/64"]
+
+
+def test_peers_that_differ_in_one_byte_alone(kernel, tun):
+    pairs = [
+        ("10.1.2.3", "10.1.2.4"), ("10.2.2.3", "11.2.2.3"), ("fd00::1", "fd00::2"), ("fd00::3", "fc00::3"),
+    ]  # fmt: skip
+    for pair in pairs:
+        tun.add_address(pair)
+    assert [(str(address.ip), str(address.peer)) for address in tun.addresses] == pairs
+
+
+def test_one_that_is_there_differs_in_the_last_byte(kernel, tun):
+    tun.add_address("10.1.2.3/32")
+    tun.add_address("10.1.2.4/32")
+    tun.add_address("fd00::1/128")
+    tun.add_address("fd00::2/128")
+    assert len(tun.addresses) == 4
+    with pytest.raises(kernel.tuntap.DeviceBusyError) as caught:
+        tun.add_address("fd00::2/64")
+    assert caught.value.errno == kernel.errors["EEXIST"]
+
+
+def test_many_addresses(kernel, tun):
+    """More than there is room for when they are compared."""
+    for i in range(100):
+        kernel.add("tun0", f"10.0.0.{i + 1}", 32, "10.9.9.9")
+    assert len(tun.addresses) == 100
+    tun.add_address("10.1.0.1/32")
+    tun.remove_address("10.1.0.1/32")
+    with pytest.raises(kernel.tuntap.DeviceBusyError):
+        tun.add_address("10.0.0.64/32")
+
+
+def test_a_list_that_is_refused(kernel, tun):
+    kernel.refuse("getifaddrs", "ENOMEM")
+    with pytest.raises(kernel.tuntap.TunTapError, match="getifaddrs") as caught:
+        tun.add_address("10.0.0.1/24")
+    assert caught.value.errno == kernel.errors["ENOMEM"]
+    assert kernel.told() == []
+
+
+@pytest.mark.parametrize(
+    ("address", "request_"), [("10.0.0.1/24", "SIOCDIFADDR"), ("fd00::1/64", "SIOCDIFADDR_IN6")]
+)
+def test_a_removal_that_is_refused(kernel, tun, address, request_):
+    tun.add_address(address)
+    kernel.refuse(f"ioctl({request_})", "EPERM")
+    with pytest.raises(kernel.tuntap.PrivilegeError) as caught:
+        tun.remove_address(address)
+    assert str(caught.value).startswith(f"[Errno 1] ioctl({request_}):")
+    assert len(kernel.routes) == 1
+
+
+def test_the_route_of_one_that_is_left(kernel, tun, on_tun):
+    """Two of one subnet: the route comes back by the other where the system takes it along."""
+    tun.add_address("10.1.2.3/24")
+    kernel.add("tun0", "10.1.2.9", 24, "10.1.2.255")
+    remove = kernel.SIOCDIFADDR
+
+    def with_route(descriptor, data):
+        kernel.routes.clear()
+        return remove(descriptor, data)
+
+    kernel.SIOCDIFADDR = with_route
+    kernel.taken()
+    try:
+        tun.remove_address("10.1.2.3/24")
+    finally:
+        del kernel.SIOCDIFADDR
+    assert kernel.told()[1:] == [on_tun.route(layouts.RTM_ADD, "10.1.2.0/24", "10.1.2.9")]
+
+
+@pytest.mark.parametrize("left", [("10.1.3.9", 24), ("10.1.2.9", 25), ("fd00::1", 24)])
+def test_the_route_of_none_that_is_left(kernel, tun, on_tun, left):
+    tun.add_address("10.1.2.3/24")
+    kernel.add("tun0", *left)
+    kernel.taken()
+    tun.remove_address("10.1.2.3/24")
+    assert kernel.told()[1:] == [on_tun.route(layouts.RTM_DELETE, "10.1.2.0/24", "10.1.2.3")]
+
+
+def test_the_route_to_the_subnet_of_a_peer(kernel, tun, on_tun):
+    tun.add_address(("10.1.2.3", "10.9.9.9/24"))
+    assert kernel.told()[1:] == [on_tun.route(layouts.RTM_ADD, "10.9.9.0/24", "10.1.2.3")]
+
+
+@pytest.mark.parametrize("prefix", [31, 30, 1])
+def test_routes_of_short_and_long_prefixes(kernel, tun, prefix):
+    tun.add_address(f"10.1.2.2/{prefix}")
+    network = ipaddress.ip_network(f"10.1.2.2/{prefix}", strict=False)
+    assert kernel.routes == {(str(network.network_address), prefix): tun.index}
+
+
+@pytest.mark.parametrize("prefix", [127, 128])
+def test_routes_of_long_ipv6_prefixes(kernel, tun, prefix):
+    tun.add_address(f"fd00::2/{prefix}")
+    assert len(kernel.routes) == (prefix < 128)
+
+
+@pytest.mark.parametrize("error", ["ENOMEM", "EMFILE"])
+def test_no_routing_socket(kernel, tun, on_tun, error):
+    kernel.refuse("socket", error)
+    with pytest.raises(kernel.tuntap.TunTapError, match=r"socket\(PF_ROUTE\)") as caught:
+        tun.add_address("10.1.2.3/24")
+    assert caught.value.errno == kernel.errors[error]
+    assert kernel.told()[-1] == on_tun.remove4("10.1.2.3")
+
+
+class TestTheAnswerToAQuestion:
+    """Who has the route, among messages of others."""
+
+    @pytest.fixture
+    def question(self, kernel, tun):
+        """(what answers RTM_GET, what the message was): the fake's own answer is held back."""
+        tun.add_address("10.1.2.3/24")
+        kernel.taken()
+        asked = []
+        route = kernel.route
+
+        def held(message):
+            if message[3] == layouts.RTM_GET:
+                asked.append(message)
+                self.answer(message)
+            else:
+                route(message)
+
+        kernel.route = held
+        yield asked
+        del kernel.route
+
+    def told(self, kernel, message, **changes):
+        header = kernel.ROUTE.unpack(message)
+        answer = header | {"pid": kernel.PID, "index": kernel.interfaces["tun0"].index} | changes
+        kernel.notify(kernel.ROUTE.pack(**answer) + message[kernel.ROUTE.size :])
+
+    @pytest.mark.parametrize(
+        "changes", [{"pid": 4710}, {"seq": 9999}, {"type": layouts.RTM_ADD}, {"pid": 4712}, {"type": 5}]
+    )
+    def test_messages_of_others(self, kernel, tun, question, changes):
+        """An answer to somebody else says that another has it; ours comes behind it."""
+
+        def answer(message):
+            self.told(kernel, message, index=99, **changes)
+            self.told(kernel, message)
+
+        self.answer = answer
+        tun.remove_address("10.1.2.3/24")
+        assert kernel.routes == {}
+
+    def test_a_message_that_was_cut(self, kernel, tun, question):
+        def answer(message):
+            header = kernel.ROUTE.unpack(message) | {"pid": kernel.PID, "index": 99}
+            kernel.notify(kernel.ROUTE.pack(**header)[:-1])
+            self.told(kernel, message)
+
+        self.answer = answer
+        tun.remove_address("10.1.2.3/24")
+        assert kernel.routes == {}
+
+    def test_one_that_comes_late(self, kernel, tun, question):
+        """FreeBSD answers from another thread: the socket is waited for, a second at most."""
+        poll = kernel.poll
+        waits = []
+
+        def late(entries, count, timeout):
+            waits.append((struct.unpack("ihh", take(entries, 8)), count, timeout))
+            self.told(kernel, question[0])
+            return poll(entries, count, timeout)
+
+        self.answer = lambda message: None
+        kernel.poll = late
+        try:
+            tun.remove_address("10.1.2.3/24")
+        finally:
+            del kernel.poll
+        assert kernel.routes == {}
+        # POLLIN, nothing found yet; one descriptor, a second
+        assert {(*entry[1:], count, timeout) for entry, count, timeout in waits} == {(0x1, 0, 1, 1000)}
+
+    def test_none_at_all(self, kernel, tun, question):
+        """The route is left to whoever has it."""
+        self.answer = lambda message: None
+        poll = kernel.poll
+        kernel.poll = lambda entries, count, timeout: 0
+        try:
+            tun.remove_address("10.1.2.3/24")
+        finally:
+            kernel.poll = poll
+        assert len(kernel.routes) == 1
+
+    @pytest.mark.parametrize(("error", "routes"), [("EINTR", 0), ("ENOBUFS", 1)])
+    def test_a_read_that_fails(self, kernel, tun, question, error, routes):
+        kernel.refuse("read", error)
+        self.answer = lambda message: self.told(kernel, message)
+        tun.remove_address("10.1.2.3/24")
+        assert len(kernel.routes) == routes
+
+    def test_what_is_asked(self, kernel, tun, question):
+        """The subnet, and room for the link."""
+        self.answer = lambda message: self.told(kernel, message)
+        tun.remove_address("10.1.2.3/24")
+        size = kernel.LINK_SIZE  # of a struct sockaddr_dl
+        addresses = [
+            sockaddr_in("10.1.2.0"), sockaddr_in("255.255.255.0"), sockaddr_dl(18, 0, 0, "", b"", size),
+        ]  # fmt: skip
+        expected = layouts.route_message(
+            kernel.ROUTE, kernel.ROUTE_VERSION, 8, addresses, type=layouts.RTM_GET,
+            flags=layouts.RTF_UP | layouts.RTF_STATIC,
+            addrs=layouts.RTA_DST | layouts.RTA_NETMASK | layouts.RTA_IFP,
+        )  # fmt: skip
+        assert kernel.unnumbered(question[0]) == expected

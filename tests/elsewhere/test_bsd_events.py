@@ -1,5 +1,6 @@
 """What the routing socket tells of an interface, and what it tells of others."""
 
+import layouts
 import pytest
 from fake_bsd import RUNNING, UP
 from layouts import pack_name
@@ -138,3 +139,138 @@ def test_notifications_that_were_lost(kernel, watch, name):
     kernel.refuse("read", "ENOBUFS")
     kernel.notify(kernel.link_message(name))
     assert ("mtu", "1299") in told(events)
+
+
+@pytest.mark.parametrize("system", BSDS)
+class TestMessages:
+    """What a message says, field by field; macOS has tests of its own."""
+
+    @pytest.fixture
+    def kernel(self, elsewhere, system):
+        with elsewhere(system).running() as kernel:
+            yield kernel
+
+    def address(self, kernel, kind, addresses, bits, **changes):
+        """RTM_NEWADDR with any addresses behind it."""
+        interface = kernel.interfaces["tun0"]
+        fields = {"type": kind, "index": interface.index, "addrs": bits} | changes
+        return layouts.route_message(
+            kernel.ADDRESS, kernel.ROUTE_VERSION, kernel.ROUTE_ALIGNMENT, addresses, **fields
+        )
+
+    def test_an_empty_address_takes_a_word(self, kernel, watch):
+        events = watch()
+        kernel.add("tun0", "10.1.2.3", 32, "10.9.9.9")
+        addresses = [b"", layouts.sockaddr_in("10.1.2.3"), layouts.sockaddr_in("10.9.9.9")]
+        bits = layouts.RTA_NETMASK | layouts.RTA_IFA | layouts.RTA_BRD
+        kernel.notify(self.address(kernel, kernel.RTM_NEWADDR, addresses, bits))
+        ((kind, value),) = told(events)
+        assert (kind, value.split()[0].split("/")[0]) == ("address_added", "10.1.2.3")
+
+    def test_a_peer(self, kernel, watch):
+        events = watch()
+        kernel.add("tun0", "10.1.2.3", 32, "10.9.9.9")
+        kernel.notify(kernel.address_message(kernel.RTM_NEWADDR, "tun0", "10.1.2.3", 32, "10.9.9.9"))
+        event = events.get(timeout=0)
+        assert (str(event.value.ip), str(event.value.peer)) == ("10.1.2.3", "10.9.9.9")
+        del events
+
+    def test_no_address_at_all(self, kernel, watch):
+        events = watch()
+        kernel.add("tun0", "10.1.2.3", 24, "10.1.2.255")
+        mask = layouts.sockaddr_in("255.255.255.0")
+        kernel.notify(self.address(kernel, kernel.RTM_NEWADDR, [mask], layouts.RTA_NETMASK))
+        kernel.notify(self.address(kernel, kernel.RTM_NEWADDR, [], layouts.RTA_IFA))
+        assert told(events) == []
+
+    def test_an_address_that_ends_with_the_message(self, kernel, watch):
+        """Of length 1, with nothing behind it: its family is no part of the message."""
+        events = watch()
+        kernel.add("tun0", "10.1.2.3", 24, "10.1.2.255")
+        whole = self.address(kernel, kernel.RTM_NEWADDR, [layouts.sockaddr_in("10.1.2.3")], layouts.RTA_IFA)
+        cut = bytearray(whole[: kernel.ADDRESS.size + 1])
+        cut[:2] = len(cut).to_bytes(2, "little")
+        cut[-1] = 1
+        kernel.notify(bytes(cut))
+        assert told(events) == []
+
+    @pytest.mark.parametrize("length", [0, 1, 2, 3])
+    def test_messages_of_a_few_bytes(self, kernel, watch, length):
+        events = watch()
+        kernel.interfaces["tun0"].flags &= ~UP
+        message = kernel.link_message("tun0")
+        kernel.notify(message[:length] or b"\0")
+        assert told(events) == []
+
+    def test_a_link_message_that_was_cut(self, kernel, watch):
+        """Its own length says so, too."""
+        events = watch()
+        kernel.interfaces["tun0"].mtu = 1234
+        whole = bytearray(kernel.link_message("tun0"))
+        whole[:2] = (len(whole) - 1).to_bytes(2, "little")
+        kernel.notify(bytes(whole[:-1]))
+        assert told(events) == []
+
+    def test_a_departure_that_was_cut(self, kernel, watch):
+        events = watch()
+        whole = bytearray(self.announcement(kernel, kernel.interfaces.pop("tun0").index))
+        whole[:2] = (len(whole) - 1).to_bytes(2, "little")
+        kernel.notify(bytes(whole[:-1]))
+        assert told(events) == []
+        kernel.interfaces["tun0"] = kernel.make("tun0")
+
+    def announcement(self, kernel, index):
+        size = kernel.ANNOUNCEMENT.size
+        fields = {"hdrlen": size} if "hdrlen" in kernel.ANNOUNCEMENT.names else {}
+        fields |= {"version": kernel.ROUTE_VERSION, "type": kernel.RTM_IFANNOUNCE, "name": pack_name("tun0")}
+        return kernel.ANNOUNCEMENT.pack(msglen=size, index=index, what=1, **fields)
+
+    def test_a_link_that_has_no_name_any_more(self, kernel, watch):
+        events = watch()
+        message = kernel.link_message("tun0")
+        del kernel.interfaces["tun0"]
+        kernel.notify(message)
+        assert events.get(timeout=0).kind == "gone"
+        del events
+
+    def test_a_read_that_was_interrupted(self, kernel, watch):
+        events = watch()
+        kernel.interfaces["tun0"].mtu = 1234
+        kernel.refuse("read", "EINTR")
+        kernel.notify(kernel.link_message("tun0"))
+        assert told(events) == [("mtu", "1234")]
+
+    def test_a_read_that_fails(self, kernel, watch):
+        events = watch()
+        kernel.refuse("read", "ENOMEM")
+        kernel.notify(kernel.link_message("tun0"))
+        with pytest.raises(kernel.tuntap.TunTapError) as caught:
+            events.get(timeout=0)
+        assert caught.value.errno == kernel.errors["ENOMEM"]
+        del events, caught  # whose traceback has it
+
+    def test_losses_are_asked_for(self, kernel, watch):
+        """SO_RERROR, where the system has it."""
+        kernel.taken()
+        events = watch()
+        options = [call.arguments[1:] for call in kernel.taken() if call.name == "setsockopt"]
+        expected = [(0xFFFF, kernel.SO_RERROR, b"\1\0\0\0")] if kernel.SO_RERROR else []
+        assert options == expected
+        assert told(events) == []
+
+    def test_no_socket(self, kernel, tun):
+        kernel.refuse("socket", "EMFILE")
+        with pytest.raises(kernel.tuntap.TunTapError, match=r"socket\(PF_ROUTE\)") as caught:
+            tun.events()
+        assert caught.value.errno == kernel.errors["EMFILE"]
+
+
+def test_openbsd_says_that_notifications_were_lost(elsewhere):
+    """RTM_DESYNC, a header and no more (route(4))."""
+    with elsewhere("openbsd").running() as kernel, kernel.tuntap.Tun("tun0") as tun:
+        events = tun.events()
+        kernel.interfaces["tun0"].mtu = 1299
+        size = kernel.ROUTE.size
+        kernel.notify(kernel.ROUTE.pack(msglen=size, version=5, type=0x10, hdrlen=size))
+        assert ("mtu", "1299") in told(events)
+        del events
