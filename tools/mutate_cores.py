@@ -1,40 +1,53 @@
 """Would a test notice a wrong constant or a missing call in a core?  `python tools/mutate_cores.py bsd.pyx`.
 
-One change at a time goes into a copy of the source tree: a constant or number that is one off, a byte order
-left out, a statement left out, a condition turned round.  What no test of tests/elsewhere notices is printed.
-The order is random, so that a run with a limit of time (--seconds) is a sample.
+All changes are built into one copy of the core, and a function of its kernel says which of them is in force:
+a constant or number that is one less, a statement left out, a condition turned round.  (A byte order is a
+constant, too: its bytes are spelt out.)  The tests run once without a change, which tells what changes each
+of them passes by, and then those alone, once for each change.  What none of them notices is printed.
 """
 
 import argparse
+import contextlib
+import json
 import os
-import random
 import re
 import shlex
 import shutil
-import subprocess
+import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-LONGEST_RUN = 120  # seconds; a test that hangs has noticed, too
+PATIENCE = 10  # seconds that tests may take longer than without a change; one that hangs has noticed, too
+KINDS = ("constant", "condition", "statement")
 
 
 @dataclass
 class Mutant:
+    kind: str
+    file: str
     line: int
     before: str
     after: str
 
 
-def code_lines(text: str) -> Iterator[tuple[int, str]]:
-    """The statements and where they are: no declaration of what is elsewhere, no comment, no docstring."""
+def code_lines(text: str) -> Iterator[tuple[int, str, bool]]:
+    """The statements, where they are, and whether they begin there.
+
+    No declaration of what is elsewhere, no comment, no docstring.
+    """
     inside_string = False
     outer = None  # indentation of the declaration we are in
     in_import = False
+    depth = 0  # of brackets that are open
     for number, line in enumerate(text.split("\n")):
         indentation = len(line) - len(line.lstrip())
         if outer is not None and line.strip() and indentation <= outer:
@@ -42,7 +55,7 @@ def code_lines(text: str) -> Iterator[tuple[int, str]]:
         is_string = inside_string or '"""' in line
         if line.count('"""') % 2:
             inside_string = not inside_string
-        if outer is None and re.match(r"\s*cdef (extern|enum|struct)", line):
+        if outer is None and re.match(r"\s*cdef (extern|enum|struct|union)", line):
             outer = indentation
         was_import = in_import
         if re.search(r"\bcimport\b", line):
@@ -51,86 +64,202 @@ def code_lines(text: str) -> Iterator[tuple[int, str]]:
         if in_import and ")" in line:
             in_import = False
         if not (is_string or was_import or outer is not None or not line.split("#")[0].strip()):
-            yield number, line
+            yield number, line, depth == 0
+            bare = without_strings(line.split("#")[0])
+            depth += open_brackets(bare)
 
 
-def mutants_of(text: str) -> Iterator[Mutant]:
-    """Every change of one line."""
-    for number, line in code_lines(text):
+def without_strings(code: str) -> str:
+    return re.sub(r'b?"[^"]*"', lambda match: " " * len(match[0]), code)
+
+
+def open_brackets(code: str) -> int:
+    return sum((character in "([") - (character in ")]") for character in code)
+
+
+@dataclass
+class Edit:
+    """A change of a part of a line, and what is put around that part for it; @ switches it on."""
+
+    kind: str
+    start: int
+    end: int
+    changed: str
+    before: str
+    behind: str
+
+
+def edits_of(code: str, begins: bool, variables: set[str]) -> Iterator[Edit]:
+    """Every change of one line; what others are a part of comes behind them."""
+    bare = without_strings(code)
+    if re.match(r"\s*(cdef .*\bnoexcept\b|cdef inline|cdef \w[\w ]*\**\w+\()", bare):
+        return
+    declared = re.match(r"\s*cdef [^=]*=?", bare)  # numbers in a declaration are sizes
+    for match in re.finditer(r"(?<![\w.])(?:[A-Z][A-Z0-9_]{2,}|0x[0-9a-fA-F]+|\d+)\b(?!\()", bare):
+        if match.start() >= (declared.end() if declared else 0) and match[0] not in variables:
+            yield Edit("constant", *match.span(), f"({match[0]} - 1)", "(", " - @)")
+    if not begins or open_brackets(bare):
+        return
+    match = re.match(r"\s*(?:if|elif|while) (.*):\s*$", bare)
+    if match:
+        yield Edit("condition", *match.span(1), f"not ({code[slice(*match.span(1))]})", "(not (", ")) == @")
+    call_or_assignment = r"(?!cdef|return|if|for|while)\w[\w.\[\]+]*\(.*\)|[\w.\[\]]+ [|&+]?= .*\S"
+    match = re.match(rf"\s+({call_or_assignment})\s*$", bare)
+    if match:
+        yield Edit("statement", *match.span(1), "pass", "if not @: ", "")
+
+
+def with_mutants(file: str, text: str, mutants: list[Mutant]) -> str:
+    """A source with all changes in it, each behind its number; they are added to `mutants`."""
+    switch = f"mutated_{re.sub(r'[^a-z]', '_', file)}"
+    variables = {"NULL", *re.findall(r"^cdef [^(=]*\b([A-Z][A-Z0-9_]+) = ", text, re.MULTILINE)}
+    lines = text.split("\n")
+    for number, line, begins in code_lines(text):
         code = line.split("#")[0]
-        bare = re.sub(r'b?"[^"]*"', lambda match: " " * len(match[0]), code)
-        is_definition = re.match(r"\s*(cdef .*\bnoexcept\b|cdef inline|cdef \w[\w ]*\**\w+\()", bare)
-        if is_definition:
-            continue
-        for match in re.finditer(r"\b[A-Z][A-Z0-9_]{2,}\b", bare):
-            if not match[0].startswith(("PATH_", "MEANS_", "NULL")):
-                yield Mutant(number, line, f"{line[: match.start()]}({match[0]} + 1){line[match.end() :]}")
-        for match in re.finditer(r"(?<![\w.])(0x[0-9a-fA-F]+|\d+)\b", bare):
-            if "cdef" not in bare:
-                yield Mutant(number, line, f"{line[: match.start()]}({match[0]} + 1){line[match.end() :]}")
-        for match in re.finditer(r"\b(htonl|htons|ntohl|ntohs)\(", bare):
-            yield Mutant(number, line, f"{line[: match.start()]}({line[match.end() :]}")
-        condition = re.match(r"(\s*(?:if|elif|while) )(.*)(:\s*)$", bare)
-        if condition:
-            yield Mutant(number, line, f"{condition[1]}not ({code[condition.start(2) : condition.end(2)]}):")
-        is_whole = bare.count("(") == bare.count(")") and bare.count("[") == bare.count("]")
-        statement = re.match(r"(\s+)(\w[\w.\[\]+]*\(.*\)|[\w.\[\]]+ [|&]?= .*)\s*$", bare)
-        if statement and is_whole and not bare.strip().startswith(("cdef", "return", "if", "for", "while")):
-            yield Mutant(number, line, f"{statement[1]}pass")
+        before, behind = [""] * (len(code) + 1), [""] * (len(code) + 1)
+        for edit in edits_of(code, begins, variables):
+            call = f"{switch}({len(mutants)})"
+            before[edit.start] = edit.before.replace("@", call) + before[edit.start]
+            behind[edit.end] += edit.behind.replace("@", call)
+            changed = line[: edit.start] + edit.changed + line[edit.end :]
+            mutants.append(Mutant(edit.kind, file, number + 1, line, changed))
+        lines[number] = "".join(f"{behind[i]}{before[i]}{code[i : i + 1]}" for i in range(len(code) + 1))
+    first = next(i for i, line in enumerate(lines) if line.startswith("cdef "))
+    lines[first:first] = [
+        "cdef extern from *:",
+        '    """',
+        "    int mutated(int number);",
+        '    """',
+        f'    int {switch} "mutated"(int number) nogil',
+    ]
+    return "\n".join(lines)
 
 
-def run(tree: Path, tests: str) -> str:
-    """What became of the tests in a tree: "killed", "survived", or "refused" by a compiler."""
-    command = [sys.executable, "-m", "pytest", "-x", "-q", *shlex.split(tests)]
-    try:
-        done = subprocess.run(command, cwd=tree, capture_output=True, text=True, timeout=LONGEST_RUN)
-    except subprocess.TimeoutExpired:
-        return "killed"
-    if done.returncode and re.search(r"CalledProcessError.*cython|ziglang cc", done.stdout):
-        return "refused"
-    return "killed" if done.returncode else "survived"
+class Mutation:
+    """A plugin of pytest that runs the tests without a change, and then for each."""
+
+    def __init__(self, mutants: list[Mutant], only: str | None) -> None:
+        self.mutants = mutants
+        self.only = only
+        self.active: int | None = None
+        self.reached: set[int] = set()  # since the last test
+        self.at_import: set[int] = set()
+        self.failed = ""
+        self.counts: Counter[str] = Counter()
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.failed:
+            self.failed = f"{report.nodeid}\n{report.longrepr}"
+
+    def pytest_runtestloop(self, session: pytest.Session) -> bool:
+        items = {item.nodeid: item for item in session.items}
+        with built_once(self):
+            outcome, passed_by = in_child(lambda: self.run(list(items.values())), 600)
+            if outcome != "survived":
+                sys.exit(f"the tests fail without a change: {passed_by}")
+            for number, mutant in enumerate(self.mutants):
+                if self.only not in (None, mutant.kind):
+                    continue
+                these = [name for name, (_, reached) in passed_by.items() if number in reached]
+                these.sort(key=lambda name: passed_by[name][0])
+                self.active = number
+                limit = PATIENCE + sum(passed_by[name][0] for name in these)
+                outcome, why = "not reached", ""
+                if these:
+                    chosen = [items[name] for name in these]
+                    outcome, why = in_child(lambda chosen=chosen: self.run(chosen), limit)
+                self.counts[outcome] += 1
+                if outcome != "killed":
+                    place = f"{mutant.file}:{mutant.line}: {outcome} ({len(these)} tests)"
+                    print(f"{place}\n  -{mutant.before}\n  +{mutant.after}", flush=True)
+        return True
+
+    def run(self, items: list[pytest.Item]) -> Any:  # noqa: ANN401 - for json
+        """How long each test took and what it passed by; or what failed, at the first that does."""
+        told = {}
+        for item, following in zip(items, [*items[1:], *items[:1]], strict=True):
+            self.reached.clear()
+            begin = time.monotonic()
+            item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
+            told[item.nodeid] = (time.monotonic() - begin, sorted(self.reached))
+            if self.failed:
+                raise AssertionError(self.failed)
+        return {name: (seconds, [*reached, *self.at_import]) for name, (seconds, reached) in told.items()}
+
+
+def in_child(work: Callable[[], Any], limit: float) -> tuple[str, Any]:
+    """What a function returned in a process of its own, or why it failed."""
+    with tempfile.TemporaryFile("w+") as file:
+        child = os.fork()
+        if child == 0:
+            signal.alarm(round(limit) + 1)
+            silence = os.open(os.devnull, os.O_RDWR)
+            os.dup2(silence, 1)
+            os.dup2(silence, 2)
+            status = 1
+            try:
+                json.dump(work(), file)
+                status = 0
+            except BaseException as failure:
+                file.write(str(failure))
+            finally:
+                with contextlib.suppress(BaseException):
+                    file.flush()
+                os._exit(status)
+        _, status = os.waitpid(child, 0)
+        file.seek(0)
+        return ("killed", file.read()) if status else ("survived", json.load(file))
+
+
+@contextlib.contextmanager
+def built_once(mutation: Mutation) -> Iterator[None]:
+    """Each system's package is built before a test runs, and its kernel knows which change is in force."""
+    crossbuild, fake_kernel, systems = (
+        sys.modules[name] for name in ("crossbuild", "fake_kernel", "systems")
+    )
+    answer = fake_kernel.Kernel.answer
+
+    def answer_or_mutate(kernel: Any, name: str, arguments: list[Any]) -> tuple[int, str | None]:  # noqa: ANN401
+        if name != "mutated":
+            return answer(kernel, name, arguments)
+        is_loaded = "tuntap.testing" in sys.modules
+        (mutation.reached if is_loaded else mutation.at_import).add(arguments[0])
+        return int(arguments[0] == mutation.active), None
+
+    fake_kernel.Kernel.answer = answer_or_mutate
+    fake_kernel.SIGNATURES["mutated"] = "i"
+    with tempfile.TemporaryDirectory() as folder:
+        built = {}
+        for system, kernel in systems.SYSTEMS.items():
+            (Path(folder) / system).mkdir()
+            cache = Path(folder) / "cache"
+            cache.mkdir(exist_ok=True)
+            built[system] = crossbuild.Elsewhere(system, kernel, Path(folder) / system, cache)
+        crossbuild.Elsewhere = lambda system, *_: built[system]
+        yield
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("files", nargs="+", help="of tuntap/_os")
-    parser.add_argument("--tests", default="tests/elsewhere", help='arguments of pytest: "-k freebsd"')
-    parser.add_argument("--seconds", type=float, default=600)
-    parser.add_argument("--seed", type=int, default=None)
+    parser.add_argument("--tests", default="tests/elsewhere", help="arguments of pytest")
+    parser.add_argument("--only", choices=KINDS)
     options = parser.parse_args()
-    seed = options.seed if options.seed is not None else random.randrange(10**6)
-    jobs = []
-    for name in options.files:
-        text = (ROOT / "tuntap/_os" / name).read_text()
-        jobs += [(name, mutant) for mutant in mutants_of(text)]
-    random.Random(seed).shuffle(jobs)
-    print(f"{len(jobs)} mutants, seed {seed}", flush=True)
-    counts = {"killed": 0, "survived": 0, "refused": 0}
+    mutants: list[Mutant] = []
     with tempfile.TemporaryDirectory() as folder:
         tree = Path(folder)
-        for part in ("tuntap", "tests", "tools", "pyproject.toml"):
+        for part in ("tuntap", "tests", "tools", "pyproject.toml", "setup.py"):
             copy = shutil.copytree if (ROOT / part).is_dir() else shutil.copy
             copy(ROOT / part, tree / part)
-        if run(tree, options.tests) != "survived":
-            sys.exit("the tests fail without a change")
-        end = time.monotonic() + options.seconds
-        for name, mutant in jobs:
-            if time.monotonic() > end:
-                break
+        for name in options.files:
             source = tree / "tuntap/_os" / name
-            text = source.read_text()
-            lines = text.split("\n")
-            lines[mutant.line] = mutant.after
-            source.write_text("\n".join(lines))
-            outcome = run(tree, options.tests)
-            source.write_text(text)
-            counts[outcome] += 1
-            if outcome == "survived":
-                print(f"{name}:{mutant.line + 1}:\n  -{mutant.before}\n  +{mutant.after}", flush=True)
-    print(f"{sum(counts.values())} of {len(jobs)} tried: {counts}")
-    return 1 if counts["survived"] else 0
+            source.write_text(with_mutants(name, source.read_text(), mutants))
+        os.chdir(tree)
+        mutation = Mutation(mutants, options.only)
+        pytest.main(["-q", "-s", "-p", "no:faulthandler", *shlex.split(options.tests)], plugins=[mutation])
+    print(f"{len(mutants)} mutants: {dict(mutation.counts)}")
+    return 0 if set(mutation.counts) == {"killed"} else 1
 
 
 if __name__ == "__main__":
-    os.chdir(ROOT)
     sys.exit(main())
