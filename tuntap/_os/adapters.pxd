@@ -57,6 +57,7 @@ cdef extern from *:
     const GUID GUID_DEVCLASS_NET
     DWORD DIGCF_PRESENT
     DWORD SPDRP_HARDWAREID
+    DWORD ERROR_NO_COMPAT_DRIVERS
     HDEVINFO SetupDiGetClassDevsW(const GUID *kind, const WCHAR *enumerator, void *window, DWORD flags) nogil
     BOOL SetupDiEnumDeviceInfo(HDEVINFO set, DWORD index, SP_DEVINFO_DATA *device) nogil
     BOOL SetupDiGetDeviceRegistryPropertyW(

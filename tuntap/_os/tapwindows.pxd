@@ -3,16 +3,16 @@
 Each direction has one operation under way at most, in a buffer of its own that the driver owns until it is
 complete.  The driver holds one open file for each adapter.
 """
-from libc.errno cimport EMSGSIZE, ENETDOWN, ENODEV, ENOMEM
+from libc.errno cimport EINVAL, ENETDOWN, ENODEV, ENOMEM
 from libc.stdint cimport int32_t, int64_t, intptr_t, uint8_t, uint32_t, uint64_t
 from libc.stdio cimport snprintf
 from libc.stdlib cimport free, malloc
-from libc.string cimport memcpy, memset, strcmp
+from libc.string cimport memcpy, memset
 
 from tuntap._os.adapters cimport *
-from tuntap._os.iphelper cimport HKEY, name_of_luid, REG_SZ, RegCloseKey, RegSetValueExW
+from tuntap._os.iphelper cimport HKEY, REG_SZ, RegCloseKey, RegSetValueExW
 from tuntap._os.native cimport (
-    Handle, LAYER_TAP, MAC_SIZE, NAME_SIZE, PATH_CONTROL, PATH_RECV, PATH_SEND, SlotView, slot_fill,
+    Handle, LAYER_TAP, PATH_CONTROL, PATH_RECV, PATH_SEND, SlotView, slot_fill,
 )
 from tuntap._os.win32 cimport *
 
@@ -23,17 +23,17 @@ cdef extern from *:
 
     /* From the driver's interface, tap-windows.h. */
     #define TUNTAP_TAP(number) CTL_CODE(FILE_DEVICE_UNKNOWN, number, METHOD_BUFFERED, FILE_ANY_ACCESS)
-    #define TUNTAP_TAP_GET_MAC TUNTAP_TAP(1)
     #define TUNTAP_TAP_GET_VERSION TUNTAP_TAP(2)
     #define TUNTAP_TAP_SET_MEDIA_STATUS TUNTAP_TAP(6)
 
-    /* Another MAC address, from the next start of the device on. */
+    /* Another MAC address, from the next start of the device on: in the driver's own value, as it does not look at the
+       NetworkAddress of other network cards. */
     static LONG tuntap_write_mac(HDEVINFO set, SP_DEVINFO_DATA *device, const WCHAR *digits) {
         LONG code;
         HKEY key = SetupDiOpenDevRegKey(set, device, DICS_FLAG_GLOBAL, 0, DIREG_DRV, KEY_SET_VALUE);
         if (key == (HKEY) INVALID_HANDLE_VALUE) return (LONG) GetLastError();
         code = RegSetValueExW(
-            key, L"NetworkAddress", 0, REG_SZ, (const BYTE *) digits, (DWORD) ((wcslen(digits) + 1) * sizeof(WCHAR)));
+            key, L"MAC", 0, REG_SZ, (const BYTE *) digits, (DWORD) ((wcslen(digits) + 1) * sizeof(WCHAR)));
         RegCloseKey(key);
         return code;
     }
@@ -60,8 +60,7 @@ cdef extern from *:
     }
 
     /* A new device with the driver that Windows has for this hardware id; 0, or what Windows says. */
-    typedef BOOL (WINAPI *TuntapUpdateDriver)(HWND, const WCHAR *, const WCHAR *, DWORD, BOOL *);
-    static DWORD tuntap_create_device(WCHAR *id) {
+    static DWORD tuntap_create_device(WCHAR *id, ULONG64 *luid) {
         static const WCHAR hardware[] = L"root\\\\tap0901\\0";
         WCHAR kind[32];
         SP_DEVINFO_DATA device;
@@ -86,8 +85,9 @@ cdef extern from *:
                 code = GetLastError();
                 tuntap_remove_device(set, &device);
             } else {
-                /* The name of the interface comes a moment later. */
-                for (int waited = 0; !tuntap_interface_id(set, &device, id); waited += 50) {
+                /* The interface comes a moment later. */
+                for (int waited = 0;
+                     !tuntap_interface_id(set, &device, id) || !tuntap_luid_of_id(id, luid); waited += 50) {
                     if (waited >= 5000) {
                         code = ERROR_TIMEOUT;
                         tuntap_remove_device(set, &device);
@@ -102,13 +102,12 @@ cdef extern from *:
         return code;
     }
     """
-    DWORD TAP_GET_MAC "TUNTAP_TAP_GET_MAC"
     DWORD TAP_GET_VERSION "TUNTAP_TAP_GET_VERSION"
     DWORD TAP_SET_MEDIA_STATUS "TUNTAP_TAP_SET_MEDIA_STATUS"
     LONG write_mac "tuntap_write_mac"(HDEVINFO set, SP_DEVINFO_DATA *device, const WCHAR *digits) nogil
     BOOL change_state "tuntap_change_state"(HDEVINFO set, SP_DEVINFO_DATA *device, DWORD state) nogil
     BOOL remove_device "tuntap_remove_device"(HDEVINFO set, SP_DEVINFO_DATA *device) nogil
-    DWORD create_device "tuntap_create_device"(WCHAR *id) nogil
+    DWORD create_device "tuntap_create_device"(WCHAR *id, uint64_t *luid) nogil
     DWORD DICS_ENABLE
     DWORD DICS_DISABLE
 
@@ -132,8 +131,10 @@ cdef extern from "<windows.h>" nogil:
 
 cdef enum:
     FRAME_SIZE = 65536 + 18   # the largest frame, and more
+    HEADER_SIZE = 14          # the smallest frame: the driver refuses less
     PATH_OF_TAP = 128         # of UTF-16
     CLOSE_PATIENCE = 2000     # milliseconds for the driver to give a buffer back
+    OPEN_WAIT = 5000          # milliseconds until a device that starts can be opened
 
 # One direction.
 cdef struct Operation:
@@ -149,7 +150,6 @@ cdef struct TapAdapter:
     Operation send
     bint is_up
     int64_t version
-    uint8_t mac[6]
 
 
 cdef inline int tap_control(
@@ -218,6 +218,10 @@ cdef inline bint operation_init(Operation *operation) noexcept nogil:
     return operation.frame != NULL and operation.overlapped.hEvent != NULL
 
 
+cdef inline bint is_complete(Operation *operation) noexcept nogil:
+    return WaitForSingleObject(operation.overlapped.hEvent, 0) == WAIT_OBJECT_0
+
+
 cdef inline void operation_stop(TapAdapter *tap, Operation *operation) noexcept nogil:
     """Have the driver give the buffer back; the lock is held, or nobody else is left."""
     cdef DWORD size
@@ -229,14 +233,14 @@ cdef inline void operation_stop(TapAdapter *tap, Operation *operation) noexcept 
             operation.is_pending = False
 
 
-cdef inline void operation_free(Operation *operation) noexcept nogil:
-    if operation.is_pending:
-        return                        # the driver keeps it: rather lost than written to
+cdef inline bint operation_free(Operation *operation) noexcept nogil:
+    """False if the driver keeps the buffer: rather lost than written to."""
+    if operation.is_pending and not is_complete(operation):
+        return False
     free(operation.frame)
-    operation.frame = NULL
     if operation.overlapped.hEvent != NULL:
         CloseHandle(operation.overlapped.hEvent)
-        operation.overlapped.hEvent = NULL
+    return True
 
 
 cdef inline int tap_init(Handle *handle, TapAdapter *tap) noexcept nogil:
@@ -263,10 +267,12 @@ cdef inline void tap_shut(TapAdapter *tap) noexcept nogil:
 
 cdef inline bint tap_close(TapAdapter *tap) noexcept nogil:
     """Nobody receives, sends or waits any more.  False if the driver keeps a buffer: `tap` must not be freed."""
+    cdef bint is_recv_free
+    cdef bint is_send_free
     tap_shut(tap)
-    operation_free(&tap.recv)
-    operation_free(&tap.send)
-    return not tap.recv.is_pending and not tap.send.is_pending
+    is_recv_free = operation_free(&tap.recv)
+    is_send_free = operation_free(&tap.send)
+    return is_recv_free and is_send_free
 
 
 cdef inline int tap_open(Handle *handle, TapAdapter *tap, const Adapter *adapter) noexcept nogil:
@@ -288,16 +294,10 @@ cdef inline int tap_open(Handle *handle, TapAdapter *tap, const Adapter *adapter
     result = tap_control(
         handle, tap, TAP_GET_VERSION, b"DeviceIoControl(TAP_WIN_IOCTL_GET_VERSION)", version, sizeof(version))
     tap.version = <int64_t> version[0] << 16 | version[1]
-    if result == 0:
-        result = tap_control(handle, tap, TAP_GET_MAC, b"DeviceIoControl(TAP_WIN_IOCTL_GET_MAC)", tap.mac, MAC_SIZE)
     return result
 
 
 # --- frames ---
-
-cdef inline bint is_complete(Operation *operation) noexcept nogil:
-    return WaitForSingleObject(operation.overlapped.hEvent, 0) == WAIT_OBJECT_0
-
 
 cdef inline int finish(TapAdapter *tap, Operation *operation, DWORD *size) noexcept nogil:
     """What became of an operation that is complete: 0, or what Windows says."""
@@ -317,6 +317,7 @@ cdef inline int tap_recv(
     cdef Operation *recv = &tap.recv
     cdef int slot = start
     cdef int code = 0
+    cdef bint is_again = False
     cdef DWORD size
     AcquireSRWLockExclusive(&recv.lock)
     while slot < stop and tap.file != NULL:
@@ -329,8 +330,11 @@ cdef inline int tap_recv(
         if not is_complete(recv):
             break
         code = finish(tap, recv, &size)
-        if code and not tap.is_up or code == <int> ERROR_OPERATION_ABORTED:
+        if code and not tap.is_up:
             code = 0                  # the cable was pulled
+            continue
+        if code == <int> ERROR_OPERATION_ABORTED and not is_again:
+            is_again = True           # cancelled before the device was opened anew, or the device has gone
             continue
         if code and code != <int> ERROR_MORE_DATA:
             break
@@ -358,21 +362,20 @@ cdef inline int tap_send(
     error[0] = 0
     AcquireSRWLockExclusive(&send.lock)
     while slot < stop:
-        if send.is_pending:
-            if not is_complete(send):
-                break
-            code = finish(tap, send, &size)
-            if code and tap.is_up:
-                break                 # what was sent before did not go
-            code = 0
         if not tap.is_up:
             handle.failed[PATH_SEND] = b"send"
             error[0] = ENETDOWN
             break
+        if send.is_pending:
+            if not is_complete(send):
+                break
+            code = finish(tap, send, &size)
+            if code:
+                break                 # what was sent before did not go
         length = (<volatile int32_t *> slots.lengths)[slot]
-        if not 1 <= length <= min(slots.slot_size, <int32_t> FRAME_SIZE):
+        if not <int32_t> HEADER_SIZE <= length <= min(slots.slot_size, <int32_t> FRAME_SIZE):
             handle.failed[PATH_SEND] = b"send"
-            error[0] = EMSGSIZE
+            error[0] = EINVAL
             break
         memcpy(send.frame, slots.data + slot * slots.stride, <size_t> length)
         send.is_pending = True
@@ -394,12 +397,13 @@ cdef inline HANDLE tap_readable_event(TapAdapter *tap) noexcept nogil:
 
 
 cdef inline HANDLE tap_writable_event(TapAdapter *tap) noexcept nogil:
-    return tap.send.overlapped.hEvent
+    """NULL while the cable is out: the event stays set after the last frame."""
+    return tap.send.overlapped.hEvent if tap.is_up else NULL
 
 
 cdef inline bint tap_is_readable(TapAdapter *tap) noexcept nogil:
-    """Whether a frame is there, or an error."""
-    return tap.recv.is_pending and is_complete(&tap.recv)
+    """Whether a frame is there, or an error: a read that the driver has refused is not under way."""
+    return is_complete(&tap.recv) if tap.recv.is_pending else tap.is_up
 
 
 cdef inline bint tap_is_writable(TapAdapter *tap) noexcept nogil:
@@ -408,22 +412,19 @@ cdef inline bint tap_is_writable(TapAdapter *tap) noexcept nogil:
 
 # --- devices ---
 
-cdef inline int tap_find(Handle *handle, TapAdapter *tap, const char *name, Adapter *found) noexcept nogil:
-    """Open the TAP of this name, or with "" the first that nobody has open; -ENODEV if there is none."""
+cdef inline int tap_find(Handle *handle, TapAdapter *tap, uint64_t luid, Adapter *found) noexcept nogil:
+    """Open this TAP, or with 0 the first that nobody has open; -ENODEV if there is none."""
     cdef Adapters adapters
     cdef Adapter adapter
-    cdef char alias[NAME_SIZE]
     cdef int result = adapters_begin(handle, &adapters)
     if result < 0:
         return result
     result = -ENODEV
     while adapters_next(&adapters, &adapter):
-        if adapter.layer != LAYER_TAP:
-            continue
-        if name[0] and (name_of_luid(handle, adapter.luid, alias) < 0 or strcmp(alias, name) != 0):
+        if adapter.layer != LAYER_TAP or luid and adapter.luid != luid:
             continue
         result = tap_open(handle, tap, &adapter)
-        if result == 0 or name[0]:
+        if result == 0 or luid:
             found[0] = adapter
             break
         tap_shut(tap)                 # somebody else has it
@@ -435,20 +436,26 @@ cdef inline int tap_find(Handle *handle, TapAdapter *tap, const char *name, Adap
 cdef inline int tap_create(Handle *handle, TapAdapter *tap, Adapter *made) noexcept nogil:
     """A new TAP, of whatever name Windows gives it, open."""
     cdef int waited = 0
+    cdef const char *failed
     cdef int result
     made.layer = LAYER_TAP
-    result = win_result(handle, PATH_CONTROL, b"SetupDiCallClassInstaller(DIF_INSTALLDEVICE)", create_device(made.id))
+    result = win_result(
+        handle, PATH_CONTROL, b"SetupDiCallClassInstaller(DIF_INSTALLDEVICE)", create_device(made.id, &made.luid))
     if result < 0:
         return result
     while True:
-        result = -ENODEV
-        if luid_of_id(made.id, &made.luid):
-            result = tap_open(handle, tap, made)
-        if result == 0 or waited >= 5000:
-            return result
+        result = tap_open(handle, tap, made)
+        if result == 0:
+            return 0
         tap_shut(tap)
+        if waited >= OPEN_WAIT:
+            break
         Sleep(50)
         waited += 50
+    failed = handle.failed[PATH_CONTROL]
+    tap_delete(handle, made.luid)
+    handle.failed[PATH_CONTROL] = failed
+    return result
 
 
 cdef inline int tap_delete(Handle *handle, uint64_t luid) noexcept nogil:
@@ -474,6 +481,7 @@ cdef inline int tap_set_mac(Handle *handle, TapAdapter *tap, uint64_t luid, cons
     cdef Adapter adapter
     cdef WCHAR wide[13]
     cdef char digits[13]
+    cdef bint was_open = tap.file != NULL
     cdef bint was_up = tap.is_up
     cdef int waited = 0
     cdef int result = adapters_begin(handle, &adapters)
@@ -486,7 +494,7 @@ cdef inline int tap_set_mac(Handle *handle, TapAdapter *tap, uint64_t luid, cons
         if adapter.layer != LAYER_TAP or adapter.luid != luid:
             continue
         result = win_result(
-            handle, PATH_CONTROL, b"RegSetValue(NetworkAddress)",
+            handle, PATH_CONTROL, b"RegSetValue(MAC)",
             <DWORD> write_mac(adapters.set, &adapters.device, wide))
         if result < 0:
             break
@@ -495,8 +503,8 @@ cdef inline int tap_set_mac(Handle *handle, TapAdapter *tap, uint64_t luid, cons
         if change_state(adapters.set, &adapters.device, DICS_DISABLE) and change_state(
             adapters.set, &adapters.device, DICS_ENABLE,
         ):
-            result = tap_open(handle, tap, &adapter)
-            while result < 0 and waited < 5000:
+            result = tap_open(handle, tap, &adapter) if was_open else 0
+            while result < 0 and waited < OPEN_WAIT:
                 tap_shut(tap)
                 Sleep(50)
                 waited += 50

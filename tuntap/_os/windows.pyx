@@ -238,11 +238,11 @@ cdef int open_tap(Handle *handle, const OpenRequest *request) noexcept nogil:
     if name[0] and not is_pattern and luid_of_name(handle, name, &luid) == 0:
         if request.flags & OPEN_EXCLUSIVE:
             return -EEXIST
-        result = tap_find(handle, &state.tap, name, &adapter)
+        result = tap_find(handle, &state.tap, luid, &adapter)
         if result == -ENODEV:
             return -EEXIST            # an interface of another kind
     elif not name[0] and not request.flags & OPEN_EXCLUSIVE:
-        result = tap_find(handle, &state.tap, name, &adapter)
+        result = tap_find(handle, &state.tap, 0, &adapter)
     if result == -ENODEV:
         handle.created = 1
         result = tap_create(handle, &state.tap, &adapter)
@@ -749,13 +749,18 @@ cdef int os_meaning(int path, int error, const char *failed, const char **advice
     if error == EEXIST or code in (
         ERROR_ALREADY_EXISTS, ERROR_OBJECT_ALREADY_EXISTS, ERROR_SHARING_VIOLATION, ERROR_BUSY,
         ERROR_ALREADY_INITIALIZED, ERROR_DUP_NAME,
-    ):
-        return MEANS_BUSY
+    ) or code == ERROR_GEN_FAILURE and strcmp(failed, b"CreateFile(.tap)") == 0:
+        return MEANS_BUSY             # the driver's word for it
     if error == ENODEV or code in (
         ERROR_HANDLE_EOF, ERROR_DEVICE_NOT_CONNECTED, ERROR_DEV_NOT_EXIST, ERROR_BAD_NETPATH,
-        ERROR_DEVICE_REMOVED, ERROR_NO_SUCH_DEVICE,
-    ) or code == ERROR_FILE_NOT_FOUND and strcmp(failed, b"WintunStartSession") == 0:
+        ERROR_DEVICE_REMOVED, ERROR_NO_SUCH_DEVICE, ERROR_OPERATION_ABORTED,
+    ) or code == ERROR_FILE_NOT_FOUND and (
+        strcmp(failed, b"WintunStartSession") == 0 or strcmp(failed, b"CreateFile(.tap)") == 0
+    ):
         return MEANS_GONE
+    if code == ERROR_NO_COMPAT_DRIVERS:
+        advice[0] = b"a TAP takes the driver tap-windows6, which OpenVPN installs"
+        return MEANS_UNSUPPORTED
     if code == ERROR_INVALID_DATA and path == PATH_RECV:
         advice[0] = b"the ring that the driver shares with us is corrupt: close this device and open it anew"
         return MEANS_OTHER
