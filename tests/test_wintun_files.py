@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import tuntap
-from tuntap import _config
+from tuntap import _config, _core
 
 TOOL = Path(__file__).resolve().parent.parent / "tools/wintun.py"
 PACKAGE = Path(tuntap.__file__).resolve().parent
@@ -99,3 +99,9 @@ class TestTool:
             with pytest.raises(SystemExit):
                 tool.main()
             assert "--architecture" in capsys.readouterr().err
+
+
+@pytest.mark.skipif("wintun" in _core.capabilities(), reason="it can be deleted here")
+def test_a_driver_that_comes_with_the_system():
+    with pytest.raises(tuntap.UnsupportedError, match="driver"):
+        tuntap.delete_driver()

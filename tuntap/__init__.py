@@ -6,7 +6,7 @@ from tuntap import bpf, framed, offload
 from tuntap._batch import PacketBatch
 from tuntap._config import Statistics
 from tuntap._core import Event, delete, features, find_utun_fd, interfaces
-from tuntap._device import Device, Queue, Tap, Tun
+from tuntap._device import Device, Queue, Tap, Tun, delete_driver
 from tuntap._errors import (
     ClosedError,
     DeviceBusyError,
@@ -46,6 +46,7 @@ __all__ = [
     "UnsupportedError",
     "bpf",
     "delete",
+    "delete_driver",
     "features",
     "find_utun_fd",
     "framed",

@@ -1984,6 +1984,18 @@ def delete(str name):
         raise describe(PATH_CONTROL, -result, handle.failed[PATH_CONTROL], name)
 
 
+def delete_driver(str libraries):
+    """See `tuntap.delete_driver`."""
+    cdef Handle handle
+    cdef bytes encoded = libraries.encode()
+    cdef const char *text = encoded
+    cdef int result
+    with nogil:
+        result = os_delete_driver(&handle, text)
+    if result < 0:
+        raise describe(PATH_CONTROL, -result, handle.failed[PATH_CONTROL], "")
+
+
 def private_network():
     """Move this process to a network namespace of its own; see `tuntap.testing`."""
     cdef Handle handle

@@ -851,6 +851,24 @@ class Device(Queue):
             self.close()
 
 
+def delete_driver(wintun: str | os.PathLike[str] | None = None) -> None:
+    """Remove Wintun's driver from Windows, as an uninstaller does; the next TUN installs it again.
+
+    Parameters
+    ----------
+    wintun : str or path, optional
+        Where ``wintun.dll`` is, as for `Tun`.
+
+    Raises
+    ------
+    TunTapError
+        An adapter of it is there, of this program or of another.
+    UnsupportedError
+        Other operating systems bring their drivers along.
+    """
+    _core.delete_driver("\n".join(_config.wintun_files(wintun)))
+
+
 def _none_if_negative(number: int) -> int | None:
     return None if number < 0 else number
 

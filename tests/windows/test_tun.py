@@ -210,6 +210,19 @@ class TestLibrary:
         assert not [record for record in caplog.records if "Failed" in record.message and record.levelno > 10]
 
 
+class TestDriver:
+    def test_one_that_is_used_stays(self, stack):
+        with open_tun():
+            with pytest.raises(tuntap.TunTapError, match="WintunDeleteDriver"):
+                tuntap.delete_driver(WINTUN)
+            assert tuntap.Tun("tun1", wintun=WINTUN).close() is None
+
+    def test_it_comes_again(self, stack):
+        open_tun().close()
+        tuntap.delete_driver(WINTUN)
+        open_tun().close()
+
+
 class TestPackets:
     @pytest.fixture
     def tun(self, stack):

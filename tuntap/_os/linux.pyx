@@ -1286,6 +1286,11 @@ cdef int write_file(Handle *handle, const char *path, const char *text, const ch
     return result
 
 
+cdef int os_delete_driver(Handle *handle, const char *libraries) noexcept nogil:
+    handle_clear(handle)
+    return not_here(handle, b"deleting a driver")
+
+
 cdef int os_private_network(Handle *handle) noexcept nogil:
     cdef char mapping[64]
     cdef unsigned int user = geteuid()

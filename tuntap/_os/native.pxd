@@ -301,6 +301,7 @@ cdef uint64_t os_capabilities() noexcept nogil
 cdef int os_features(Handle *handle, uint32_t *features) noexcept nogil    # an empty handle; names the failed call
 cdef int os_interfaces(Handle *handle, char *names, int capacity) noexcept nogil   # TUN and TAP, how many there are
 cdef int os_delete(Handle *handle, const char *name) noexcept nogil
+cdef int os_delete_driver(Handle *handle, const char *libraries) noexcept nogil      # CAN_WINTUN
 cdef int os_private_network(Handle *handle) noexcept nogil   # moves this process to a network of its own
 cdef int os_meaning(int path, int error, const char *failed, const char **advice) noexcept nogil
 # The OS's own number for an error that is no errno, and its words in UTF-8; 0 for an errno.

@@ -198,6 +198,11 @@ cdef int os_delete(Handle *handle, const char *name) noexcept nogil:
     return unsupported(handle)
 
 
+cdef int os_delete_driver(Handle *handle, const char *libraries) noexcept nogil:
+    handle_clear(handle)
+    return not_here(handle, b"deleting a driver")
+
+
 cdef int os_private_network(Handle *handle) noexcept nogil:
     handle_clear(handle)
     return unsupported(handle)

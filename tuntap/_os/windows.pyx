@@ -696,6 +696,15 @@ cdef int os_delete(Handle *handle, const char *name) noexcept nogil:
     return result
 
 
+cdef int os_delete_driver(Handle *handle, const char *libraries) noexcept nogil:
+    cdef int result
+    handle_clear(handle)
+    result = wintun_load(handle, libraries)
+    if result == 0 and not WINTUN.DeleteDriver():
+        result = win_fail(handle, PATH_CONTROL, b"WintunDeleteDriver")
+    return result
+
+
 cdef int os_private_network(Handle *handle) noexcept nogil:
     handle_clear(handle)
     return not_here(handle, b"a private network")
