@@ -1,5 +1,6 @@
 """A TUN by Wintun: its life, its packets, and the end of its waits."""
 
+import _thread
 import contextlib
 import errno
 import functools
@@ -447,6 +448,15 @@ class TestEndOfWaits:
         with pytest.raises(tuntap.DeviceGoneError) as caught:
             tun.send(PACKET)
         assert caught.value.winerror == 38
+
+    def test_ctrl_c(self, stack, tun):
+        threading.Timer(0.3, _thread.interrupt_main).start()
+        start = time.monotonic()
+        with pytest.raises(KeyboardInterrupt):
+            tun.recv()
+        assert time.monotonic() - start < 3
+        stack.inject("tun0", PACKET)
+        assert tun.recv(timeout=5) == PACKET
 
     def test_an_event(self, stack, tun):
         event = tuntap.Event()
