@@ -476,7 +476,10 @@ NETIO_STATUS WINAPI CreateIpForwardEntry2(const MIB_IPFORWARD_ROW2 *row) {
     AcquireSRWLockExclusive(&lock);
     network_of(&row->DestinationPrefix.Prefix, row->DestinationPrefix.PrefixLength, &network);
     if (error == NO_ERROR) {
-        if (of_luid(row->InterfaceLuid.Value) == NULL) error = ERROR_FILE_NOT_FOUND;
+        Interface *entry = of_luid(row->InterfaceLuid.Value);
+        if (entry == NULL) error = ERROR_FILE_NOT_FOUND;
+        else if (!entry->rows[network.si_family == AF_INET6].is_present) error = ERROR_NOT_FOUND;
+        else if (row->Protocol != MIB_IPPROTO_NETMGMT || row->ValidLifetime != 0xffffffff) error = ERROR_INVALID_PARAMETER;
         else if (!is_same_ip(&network, &row->DestinationPrefix.Prefix) || row->NextHop.si_family != network.si_family)
             error = ERROR_INVALID_PARAMETER;
         else if (find_route(row) >= 0) error = ERROR_OBJECT_ALREADY_EXISTS;

@@ -319,7 +319,7 @@ class TestAddresses:
         width = found.max_prefixlen
         own = f"{address}/{width} via {route.split()[-1]}"
         assert ip.routes() == sorted([own, route])
-        assert any(call.startswith(f"CreateIpForwardEntry2 {route} metric=0") for call in ip.calls())
+        assert any(call.startswith(f"CreateIpForwardEntry2 {route} metric=9") for call in ip.calls())
         tun.set_addresses([])
         assert (tun.addresses, ip.routes()) == ([], [])
 
@@ -343,6 +343,53 @@ class TestAddresses:
         ip.fail("CreateUnicastIpAddressEntry", ACCESS_DENIED)
         with pytest.raises(tuntap.PrivilegeError, match=r"CreateUnicastIpAddressEntry.*administrator"):
             tun.add_address("10.0.0.1/24")
+
+
+class TestRoutes:
+    @pytest.mark.parametrize(
+        ("network", "gateway", "hop"),
+        [
+            ("0.0.0.0/0", None, "0.0.0.0"),
+            ("10.1.0.0/17", "10.0.0.7", "10.0.0.7"),
+            ("10.1.2.3/32", None, "0.0.0.0"),
+            ("::/0", None, "::"),
+            ("2001:db8::/33", "fd00::7", "fd00::7"),
+        ],
+    )
+    def test_there_and_back(self, ip, tun, network, gateway, hop):
+        tun.add_route(network, gateway, metric=70)
+        assert ip.calls()[-1] == f"CreateIpForwardEntry2 {network} via {hop} metric=70 0"
+        with pytest.raises(tuntap.DeviceBusyError, match="CreateIpForwardEntry2"):
+            tun.add_route(network, gateway)
+        tun.remove_route(network, gateway)
+        assert ip.routes() == []
+        with pytest.raises(tuntap.TunTapError, match="DeleteIpForwardEntry2"):
+            tun.remove_route(network, gateway)
+
+    def test_one_to_a_host_makes_no_peer(self, tun):
+        tun.add_address("10.0.0.1/32")
+        tun.add_route("10.9.9.9/32")
+        tun.add_address(("10.0.1.1", "10.0.1.2"))
+        assert [found.peer for found in tun.addresses if str(found.ip) == "10.0.1.1"] == servers("10.0.1.2")
+        tun.remove_address(("10.0.1.1", "10.0.1.2"))
+        assert [(str(found), found.peer) for found in tun.addresses] == [("10.0.0.1/32", None)]
+
+    def test_without_ipv6(self, stack, ip):
+        ip.options(ipv6=False)
+        with open_tun() as tun:
+            tun.add_route("10.1.0.0/16")
+            with pytest.raises(tuntap.UnsupportedError, match="switched off"):
+                tun.add_route("2001:db8::/32")
+
+    def test_through_what_has_gone(self, stack, tun):
+        stack.terminate("tun0")
+        with pytest.raises(tuntap.DeviceGoneError):
+            tun.add_route("10.1.0.0/16")
+
+    def test_a_refusal_names_the_call(self, ip, tun):
+        ip.fail("CreateIpForwardEntry2", ACCESS_DENIED)
+        with pytest.raises(tuntap.PrivilegeError, match=r"CreateIpForwardEntry2.*administrator"):
+            tun.add_route("10.1.0.0/16")
 
 
 class TestNames:

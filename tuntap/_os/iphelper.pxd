@@ -212,6 +212,7 @@ cdef enum:
     IP_PATIENCE = 5000        # milliseconds for the rows of a new interface
     IPV6_PATIENCE = 1000      # more, for that of IPv6 once that of IPv4 is there
     DAD_PATIENCE = 3000       # until an address can be used
+    PEER_METRIC = 9           # of the route to a peer, which tells it from other routes to one host
     NEW_MTU = 1500            # as on other systems; Windows would say 65535
     IPV6_MTU_MIN = 1280
     ALIAS_SIZE = 257          # of UTF-16
@@ -458,6 +459,7 @@ cdef inline bint is_unspecified(const SOCKADDR_INET *sockaddr) noexcept nogil:
 
 cdef inline void put_route(
     MIB_IPFORWARD_ROW2 *row, uint64_t luid, int family, const uint8_t *network, int prefix, const uint8_t *gateway,
+    uint32_t metric,
 ) noexcept nogil:
     """The route to a network, of which `network` is any address; without a gateway it is on the link."""
     cdef uint8_t masked[16]
@@ -472,7 +474,7 @@ cdef inline void put_route(
     put_ip(&row.DestinationPrefix.Prefix, family, masked)
     row.DestinationPrefix.PrefixLength = <uint8_t> prefix
     put_ip(&row.NextHop, family, gateway if gateway != NULL else nothing)
-    row.Metric = 0
+    row.Metric = metric
     row.Protocol = MIB_IPPROTO_NETMGMT
 
 
@@ -481,21 +483,24 @@ cdef inline int add_route(
     uint32_t metric,
 ) noexcept nogil:
     cdef MIB_IPFORWARD_ROW2 row
-    put_route(&row, luid, family, network, prefix, gateway)
-    row.Metric = metric               # beside that of the interface
-    return win_result(handle, PATH_CONTROL, b"CreateIpForwardEntry2", CreateIpForwardEntry2(&row))
+    cdef DWORD code
+    put_route(&row, luid, family, network, prefix, gateway, metric)
+    code = CreateIpForwardEntry2(&row)
+    if code == ERROR_NOT_FOUND or code == ERROR_FILE_NOT_FOUND:
+        return lacking(handle, luid, AF_INET if family == 4 else AF_INET6)
+    return win_result(handle, PATH_CONTROL, b"CreateIpForwardEntry2", code)
 
 
 cdef inline int remove_route(
     Handle *handle, uint64_t luid, int family, const uint8_t *network, int prefix, const uint8_t *gateway,
 ) noexcept nogil:
     cdef MIB_IPFORWARD_ROW2 row
-    put_route(&row, luid, family, network, prefix, gateway)
+    put_route(&row, luid, family, network, prefix, gateway, 0)
     return win_result(handle, PATH_CONTROL, b"DeleteIpForwardEntry2", DeleteIpForwardEntry2(&row))
 
 
 cdef inline void find_peer(uint64_t luid, Address *address) noexcept nogil:
-    """A point-to-point address is one of its own, and beside it a route on the link that somebody has added."""
+    """A point-to-point address is a subnet of its own, and beside it a route on the link of PEER_METRIC."""
     cdef MIB_IPFORWARD_TABLE2 *table = NULL
     cdef const MIB_IPFORWARD_ROW2 *row
     cdef ULONG i
@@ -505,7 +510,7 @@ cdef inline void find_peer(uint64_t luid, Address *address) noexcept nogil:
     for i in range(table.NumEntries):
         row = &table.Table[i]
         if (
-            row.InterfaceLuid.Value == luid and row.Protocol == MIB_IPPROTO_NETMGMT
+            row.InterfaceLuid.Value == luid and row.Protocol == MIB_IPPROTO_NETMGMT and row.Metric == PEER_METRIC
             and row.DestinationPrefix.PrefixLength == address.prefix and is_unspecified(&row.NextHop)
         ):
             memcpy(address.peer, ip_of(&row.DestinationPrefix.Prefix), 4 if address.family == 4 else 16)
@@ -596,7 +601,7 @@ cdef inline int add_address(Handle *handle, uint64_t luid, const Address *addres
     if result < 0:
         return result
     if address.has_peer and not address.no_route:
-        result = add_route(handle, luid, address.family, address.peer, address.prefix, NULL, 0)
+        result = add_route(handle, luid, address.family, address.peer, address.prefix, NULL, PEER_METRIC)
         if is_error(result, ERROR_OBJECT_ALREADY_EXISTS):
             result = 0
     if result == 0 and interface.Connected:
