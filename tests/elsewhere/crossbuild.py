@@ -151,8 +151,11 @@ def translate(source, cache):
 
 
 def compile_for(system, source, target, *flags):
-    """An object file for this machine, from C that saw the headers of another system."""
-    flags = ["-c", "-O1", "-fPIC", *flags]
+    """An object file for this machine, from C that saw the headers of another system.
+
+    What a function leaves of its variables without a value is not zero by luck.
+    """
+    flags = ["-c", "-O1", "-fPIC", "-ftrivial-auto-var-init=pattern", *flags]
     if system != "macos":
         zig("-target", f"x86_64-{system}", *flags, "-o", target, source)
         return
