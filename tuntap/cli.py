@@ -81,9 +81,10 @@ def _facts(name: str) -> dict[str, Any] | None:
                 "mtu": device.mtu,
                 "mac": device.mac if is_tap else None,
                 "addresses": [_address_text(address) for address in device.addresses],
-                "owner": device.owner,
-                "group": device.group,
-                "persist": device.persist,
+                **{
+                    setting: getattr(device, setting) if setting in device.capabilities else None
+                    for setting in ("owner", "group", "persist")
+                },
             }
     except DeviceGoneError:
         return None
