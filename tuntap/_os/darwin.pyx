@@ -86,9 +86,9 @@ cdef extern from *:
         struct if_msghdr2 message;
         if (sysctl(name, 6, buffer, &size, NULL, 0) < 0)
             return -1;
-        while (at + sizeof(struct rt_msghdr) <= size) {
-            memcpy(&message, buffer + at, sizeof(message) < size - at ? sizeof(message) : size - at);
-            if (message.ifm_type == RTM_IFINFO2 && message.ifm_index == index && at + sizeof(message) <= size) {
+        while (at + sizeof(message) <= size) {          /* what is shorter comes with no counters behind it */
+            memcpy(&message, buffer + at, sizeof(message));
+            if (message.ifm_type == RTM_IFINFO2 && message.ifm_index == index) {
                 *counters = message.ifm_data;
                 return 0;
             }
@@ -186,9 +186,10 @@ cdef bint is_one(const char *name, const char *stem) noexcept nogil:
 
 cdef int os_open(Handle *handle, const OpenRequest *request) noexcept nogil:
     cdef const char *stem = FETH if request.layer == LAYER_TAP else UTUN
+    cdef const char *failed
     cdef int result
     handle_clear(handle)
-    handle.owned = handle.created = 1
+    handle.owned = 1
     handle.mode = MODE_NONBLOCKING
     handle.layer = request.layer
     if (
@@ -208,7 +209,9 @@ cdef int os_open(Handle *handle, const OpenRequest *request) noexcept nogil:
     if result == 0:
         result = open_feth(handle, request) if request.layer == LAYER_TAP else open_utun(handle, request)
     if result < 0:
+        failed = handle.failed[PATH_CONTROL]
         os_close(handle)
+        handle.failed[PATH_CONTROL] = failed
     return result
 
 
@@ -264,6 +267,7 @@ cdef int open_utun(Handle *handle, const OpenRequest *request) noexcept nogil:
     address.sc_unit = unit
     if connect(<int> handle.io, <sockaddr *> &address, sizeof(address)) < 0:
         return fail(handle, PATH_CONTROL, b"connect(utun)")
+    handle.created = 1
     # By default the kernel keeps one packet until it is read, and drops the next; older ones have no choice.
     setsockopt(<int> handle.io, SYSPROTO_CONTROL, UTUN_OPT_MAX_PENDING_PACKETS, &pending, sizeof(pending))
     setsockopt(<int> handle.io, SOL_SOCKET, SO_RCVBUF, &size, sizeof(size))
@@ -280,8 +284,7 @@ cdef int open_feth(Handle *handle, const OpenRequest *request) noexcept nogil:
     cdef int64_t index
     cdef int result
     strncpy(handle.name, FETH if is_any(request.name, FETH) else request.name, NAME_SIZE - 1)
-    handle.created = if_nametoindex(handle.name) == 0
-    if not handle.created:
+    if if_nametoindex(handle.name):
         if request.flags & OPEN_EXCLUSIVE:
             handle.failed[PATH_CONTROL] = b"if_nametoindex"
             return -EEXIST
@@ -293,8 +296,8 @@ cdef int open_feth(Handle *handle, const OpenRequest *request) noexcept nogil:
     else:
         result = create_interface(handle, handle.name)
         if result < 0:
-            handle.created = 0
             return result
+        handle.created = 1
     if state.peer[0] == 0:
         strncpy(state.peer, FETH if is_any(request.peer_name, FETH) else request.peer_name, NAME_SIZE - 1)
         if get_index(handle, state.peer, &index) < 0:
@@ -358,7 +361,6 @@ cdef int open_receiver(Handle *handle, const char *interface) noexcept nogil:
 
 cdef int open_sender(Handle *handle, State *state) noexcept nogil:
     cdef sockaddr_ndrv address
-    memset(&address, 0, sizeof(address))
     address.snd_len = sizeof(address)
     address.snd_family = AF_NDRV
     memcpy(address.snd_name, state.peer, NAME_SIZE)
@@ -511,7 +513,7 @@ cdef int send_messages(Handle *handle, SlotView *slots, int start, int stop, int
     cdef uint8_t *packet
     cdef int32_t length
     cdef int at = start
-    cdef int ready = 0
+    cdef int ready
     cdef ssize_t count
     error[0] = 0
     while at < stop and error[0] == 0:
