@@ -43,6 +43,7 @@ MESSAGE_X = struct.Struct("@PI4xPi4xPIiN")  # struct msghdr_x: struct msghdr, an
 AF_NDRV, SOCK_RAW = 27, 3
 PEER = 1  # IF_FAKE_S_CMD_SET_PEER and IF_FAKE_G_CMD_GET_PEER of net/if_fake_var.h
 LARGEST_FRAME = 8192  # that AF_NDRV sends: NDRVSNDQ of net/ndrv_var.h
+UNIT_MAX = 0x7FFF  # IF_MAXUNIT of net/if.h: no interface has a higher number
 FETH_MTU_MAX = 2048  # sysctl net.link.fake.max_mtu
 BPF_HEAD = 18  # bh_hdrlen where a frame has a header of 14 bytes
 
@@ -249,7 +250,9 @@ class MacOS(BSD):
             yield at, parts(vector, pieces)
 
     def show_recvmsg_x(self, descriptor, table, count, flags):
-        return descriptor, count, flags
+        """The sizes of the pieces of each message."""
+        every = [[size for _, size in pieces] for _, pieces in self.messages(table, count)]
+        return descriptor, every, flags
 
     def recvmsg_x(self, descriptor, table, count, flags):
         """As many as there are; 0 is the end."""
@@ -292,7 +295,7 @@ class MacOS(BSD):
         name = unpack_name(data)
         if self.uid:
             raise Refusal("EPERM")
-        if not re.fullmatch(r"feth\d*", name):
+        if not re.fullmatch(r"feth\d*", name) or int(name[4:] or 0) > UNIT_MAX:
             raise Refusal("EINVAL")
         if name == "feth":
             name = next(n for n in (f"feth{i}" for i in range(1000)) if n not in self.interfaces)
@@ -483,8 +486,10 @@ class MacOS(BSD):
     def sysctl(self, name, length, buffer, size, new, new_size):
         """Of all interfaces, or of the one asked for: struct if_msghdr2, with counters of 64 bits."""
         family = struct.unpack(f"{length}i", take(name, 4 * length))
-        if family[:5] != (CTL_NET, PF_ROUTE, 0, 0, NET_RT_IFLIST2):
+        if length != 6 or family[:5] != (CTL_NET, PF_ROUTE, 0, 0, NET_RT_IFLIST2):
             raise Refusal("ENOENT")
+        if new or new_size:
+            raise Refusal("EPERM")
         found = b"".join(
             self.if_msghdr2(interface)
             for interface in self.interfaces.values()

@@ -139,6 +139,52 @@ class TestSend:
         assert send(tun, some(3)) == 3
         assert arrived(kernel) == framed(some(3))
 
+    def test_interrupted_between_two_calls(self, kernel, tun):
+        """Nobody is told later either."""
+        kernel.takes = [1]
+        kernel.refuse("sendmsg_x", "EINTR", after=1)
+        assert send(tun, some(3), timeout=0) == 3
+        assert send(tun, some(3), timeout=0) == 3
+        assert arrived(kernel) == framed(some(3)) * 2
+
+    def test_none_is_taken(self, kernel, tun):
+        """Which is no error: it is waited for, and tried again."""
+        kernel.takes = [2, 0]
+        assert send(tun, some(5), timeout=1) == 5
+        assert arrived(kernel) == framed(some(5))
+        kernel.takes = [0]
+        with pytest.raises(TimeoutError):
+            send(tun, some(5), timeout=0)
+
+    @pytest.mark.parametrize(("count", "call"), [(1, "writev"), (2, "sendmsg_x")])
+    def test_two_are_several(self, kernel, tun, count, call):
+        assert send(tun, some(count)) == count
+        assert names(kernel) == [call]
+
+    def test_a_packet_of_one_byte(self, kernel, tun):
+        """It says of which family it is, and the rest is the system's to refuse."""
+        assert send(tun, [b"E", b"\x60"]) == 2
+        assert arrived(kernel) == [V4 + b"E", V6 + b"\x60"]
+
+    @pytest.mark.parametrize("length", [0, -1, 1537])
+    def test_a_length_that_changes(self, kernel, tun, monkeypatch, length):
+        """The array is the caller's, where another thread may write when it was checked already."""
+        batch = tun.batch(3)
+        batch.fill(some(3))
+        kernel.takes = [1]
+        sendmsg_x = kernel.sendmsg_x
+
+        def sent(*arguments):
+            batch.lengths[1] = length
+            return sendmsg_x(*arguments)
+
+        monkeypatch.setattr(kernel, "sendmsg_x", sent)
+        assert tun.send_batch(batch) == 1
+        with pytest.raises(kernel.tuntap.PacketError, match="sendmsg_x:") as caught:
+            tun.send(packet(2))
+        assert caught.value.errno == kernel.errors["EINVAL"]
+        assert arrived(kernel) == framed(some(1))
+
     @pytest.mark.parametrize("bad", [b"\x00" * 40, b"\xf5" * 40])
     def test_a_bad_packet_in_the_middle(self, kernel, tun, bad):
         """Those before it go, the next call tells, and nothing behind it was sent."""
@@ -191,13 +237,36 @@ class TestReceive:
         assert [bytes(data) for data in batch] == some(5)
         assert batch.truncated == ()
         (call,) = moves(kernel)
-        assert (call.name, call.arguments) == ("recvmsg_x", (tun.fileno(), 5, DONTWAIT))
+        # The family, the slot, and a byte that tells whether there was more.
+        assert (call.name, call.arguments) == ("recvmsg_x", (tun.fileno(), 5 * [[4, 1536, 1]], DONTWAIT))
 
-    def test_fewer_than_there_is_room_for(self, kernel, tun):
-        self.put(kernel, some(3))
+    @pytest.mark.parametrize("count", [1, 3])
+    def test_fewer_than_there_is_room_for(self, kernel, tun, count):
+        """That there are no more is no error, and not told later."""
         batch = tun.batch(64)
-        assert tun.recv_batch(batch, timeout=1) == 3
-        assert [bytes(data) for data in batch] == some(3)
+        for _ in range(3):
+            self.put(kernel, some(count))
+            assert tun.recv_batch(batch, timeout=0) == count
+            assert [bytes(data) for data in batch] == some(count)
+
+    @pytest.mark.parametrize(("capacity", "names_"), [(1, ["readv"]), (2, ["recvmsg_x"])])
+    def test_two_are_several(self, kernel, tun, capacity, names_):
+        self.put(kernel, some(capacity))
+        assert tun.recv_batch(tun.batch(capacity), timeout=1) == capacity
+        assert names(kernel) == names_
+
+    def test_as_many_as_one_call_takes(self, kernel, tun):
+        self.put(kernel, some(100))
+        assert tun.recv_batch(tun.batch(100), timeout=1) == 100
+        assert [len(call.arguments[1]) for call in moves(kernel)] == [64, 36]
+
+    @pytest.mark.parametrize("size", [1, 3, 4])
+    def test_what_is_shorter_than_a_family(self, kernel, tun, size):
+        """It is no packet, and nothing that was in memory is taken for one."""
+        kernel.wire("utun3").send(b"\0\0\0\x02"[:size])
+        batch = tun.batch(4)
+        assert tun.recv_batch(batch, timeout=1) == 1
+        assert batch.lengths[0] == 0
 
     def test_more_than_one_call_yields(self, kernel, tun):
         kernel.most_messages = 10
@@ -234,6 +303,15 @@ class TestReceive:
         kernel.refuse("recvmsg_x", "EINTR", times=2)
         self.put(kernel, some(3))
         assert tun.recv_batch(tun.batch(4), timeout=1) == 3
+
+    def test_interrupted_between_two_calls(self, kernel, tun):
+        """Nobody is told later either."""
+        kernel.most_messages = 2
+        kernel.refuse("recvmsg_x", "EINTR", after=1)
+        self.put(kernel, some(6))
+        assert tun.recv_batch(tun.batch(6), timeout=0) == 6
+        self.put(kernel, some(2))
+        assert tun.recv_batch(tun.batch(6), timeout=0) == 2
 
     def test_an_error_behind_packets(self, kernel, tun):
         """They are a result; the next call tells."""

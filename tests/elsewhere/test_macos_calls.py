@@ -77,7 +77,7 @@ def test_the_descriptor_is_not_inherited_and_does_not_block(kernel):
 
 
 def test_one_that_another_has(kernel, tun):
-    with pytest.raises(kernel.tuntap.DeviceBusyError) as caught:
+    with pytest.raises(kernel.tuntap.DeviceBusyError, match="another process has this") as caught:
         kernel.tuntap.Tun("utun3")
     assert caught.value.errno == kernel.errors["EBUSY"]
 
@@ -88,19 +88,35 @@ def test_without_rights(kernel):
         kernel.tuntap.Tun()
 
 
-@pytest.mark.parametrize("name", ["tun0", "utun", "utunx", "utun3x", "vpn%d"])
+@pytest.mark.parametrize("name", ["tun0", "utun", "utunx", "utun3x", "vpn%d", "u"])
 def test_a_name_that_cannot_be_had(kernel, name):
     with pytest.raises((kernel.tuntap.UnsupportedError, ValueError)):
         kernel.tuntap.Tun(name)
     assert kernel.taken() == []
 
 
-@pytest.mark.parametrize("call", ["socket", "pipe", "ioctl(CTLIOCGINFO)", "connect"])
-def test_nothing_is_left_of_an_open_that_failed(kernel, call):
-    kernel.refuse(call, "ENOMEM")
+@pytest.mark.parametrize("error", ["ENOMEM", "EPERM"])
+@pytest.mark.parametrize(
+    ("call", "after", "said"),
+    [
+        ("pipe", 0, "pipe"), ("socket", 0, "socket(AF_INET)"), ("socket", 2, "socket(PF_SYSTEM)"),
+        ("ioctl(CTLIOCGINFO)", 0, "ioctl(CTLIOCGINFO)"), ("connect", 0, "connect(utun)"),
+    ],
+)  # fmt: skip
+def test_nothing_is_left_of_an_open_that_failed(kernel, call, after, said, error):
+    """Whatever the number of the error is; EPERM is 1."""
+    kernel.refuse(call, error, after=after)
     with pytest.raises(kernel.tuntap.TunTapError) as caught:
         kernel.tuntap.Tun()
-    assert caught.value.errno == kernel.errors["ENOMEM"]
+    assert caught.value.errno == kernel.errors[error]
+    assert said in str(caught.value)
+
+
+def test_a_kernel_without_utun(kernel):
+    kernel.refuse("ioctl(CTLIOCGINFO)", "ENOENT")
+    with pytest.raises(kernel.tuntap.UnsupportedError, match="CTLIOCGINFO") as caught:
+        kernel.tuntap.Tun()
+    assert caught.value.errno == kernel.errors["ENOENT"]
 
 
 def test_the_family_goes_in_front(kernel, tun):

@@ -97,15 +97,38 @@ class TestOpen:
             ]
         assert kernel.interfaces == {}
 
-    @pytest.mark.parametrize("options", [{"name": "tap0"}, {"name": "feth"}, {"peer_name": "en0"}])
+    @pytest.mark.parametrize(
+        "options", [{"name": "tap0"}, {"name": "feth"}, {"name": "f"}, {"peer_name": "en0"}]
+    )
     def test_a_name_that_cannot_be_had(self, kernel, options):
-        with pytest.raises(kernel.tuntap.UnsupportedError, match="feth0, feth1"):
+        with pytest.raises(kernel.tuntap.UnsupportedError, match="feth0, feth1") as caught:
             kernel.tuntap.Tap(**options)
+        assert caught.value.errno == kernel.errors["EINVAL"]
         assert kernel.taken() == []
 
+    def test_names_arrive_whole(self, kernel):
+        """The longest that a name can be; the system has no interface of such a number."""
+        kernel.make("feth5")
+        for options in ({"name": "feth12345678901"}, {"name": "feth5", "peer_name": "feth12345678901"}):
+            with pytest.raises(kernel.tuntap.TunTapError, match="SIOCIFCREATE") as caught:
+                kernel.tuntap.Tap(**options)
+            assert caught.value.errno == kernel.errors["EINVAL"]
+            assert steps(kernel) == [("SIOCIFCREATE", ifreq("feth12345678901"))]
+
     def test_a_pair_has_two_ends(self, kernel):
-        with pytest.raises(kernel.tuntap.DeviceBusyError, match="two ends"):
+        with pytest.raises(kernel.tuntap.DeviceBusyError, match="two ends") as caught:
             kernel.tuntap.Tap("feth0", peer_name="feth0")
+        assert caught.value.errno == kernel.errors["EINVAL"]
+        assert kernel.interfaces == {}
+
+    def test_a_system_without_ipv6(self, kernel):
+        """What is asked for has nothing to do with it."""
+        kernel.families.discard(30)
+        with kernel.tuntap.Tap("feth4", persist=True):
+            assert kernel.partners["feth4"] == "feth0"
+        with kernel.tuntap.Tap("feth4", mtu=1400, mac="02:00:00:00:00:07") as tap:
+            assert (tap.mtu, tap.mac) == (1400, "02:00:00:00:00:07")
+        kernel.tuntap.delete("feth4")
         assert kernel.interfaces == {}
 
     def test_nodes_that_others_have(self, kernel):
@@ -116,8 +139,9 @@ class TestOpen:
 
     def test_others_have_all_nodes(self, kernel):
         kernel.busy_filters = set(range(256))
-        with pytest.raises(kernel.tuntap.TunTapError, match="/dev/bpf"):
+        with pytest.raises(kernel.tuntap.DeviceBusyError, match="/dev/bpf"):
             kernel.tuntap.Tap()
+        assert [call.name for call in kernel.taken()].count("open") == 256
         assert kernel.interfaces == {}
 
     def test_descriptors_are_not_inherited_and_do_not_block(self, kernel):
@@ -147,16 +171,28 @@ STEPS = [("pipe", 0), ("socket", 0), ("socket", 2), ("bind", 0), ("connect", 0),
 ]  # fmt: skip
 
 
+# What an error says that failed, where that is not the call alone.
+SAID = {
+    ("socket", 0): "socket(AF_INET)", ("socket", 2): "socket(AF_NDRV)", ("bind", 0): "bind(AF_NDRV)",
+    ("connect", 0): "connect(AF_NDRV)", ("open", 0): "open(/dev/bpf)",
+}  # fmt: skip
+
+
 class TestFailure:
+    @pytest.mark.parametrize("error", ["ENOMEM", "EPERM"])
     @pytest.mark.parametrize(
         ("call", "after"), [*STEPS, ("ioctl(SIOCIFCREATE)", 0), ("ioctl(SIOCIFCREATE)", 1)]
     )
-    def test_nothing_is_left(self, kernel, call, after):
-        kernel.refuse(call, "ENOMEM", after=after)
+    def test_nothing_is_left(self, kernel, call, after, error):
+        """Whatever the number of the error is; EPERM is 1."""
+        kernel.refuse(call, error, after=after)
         with pytest.raises(kernel.tuntap.TunTapError) as caught:
             kernel.tuntap.Tap()
-        assert caught.value.errno == kernel.errors["ENOMEM"]
+        assert caught.value.errno == kernel.errors[error]
+        assert SAID.get((call, after), call) in str(caught.value)
         assert kernel.interfaces == {}
+        if (call, after) == ("ioctl(SIOCIFCREATE)", 0):
+            assert steps(kernel) == [("SIOCIFCREATE", ifreq("feth"))]
 
     @pytest.mark.parametrize(("call", "after"), [*STEPS, ("ioctl(SIOCIFCREATE)", 0)])
     def test_what_was_there_is_left_alone(self, kernel, call, after):
@@ -184,6 +220,8 @@ class TestFailure:
         assert kernel.interfaces == {}
 
     def test_the_call_is_named(self, kernel):
+        """And not one that cleans up."""
+        kernel.refuse("ioctl(SIOCIFDESTROY)", "EBUSY", times=2)
         kernel.refuse("bind", "EADDRNOTAVAIL")
         with pytest.raises(kernel.tuntap.TunTapError, match="AF_NDRV") as caught:
             kernel.tuntap.Tap()
@@ -209,9 +247,26 @@ class TestThere:
         assert kernel.partners == {"feth0": "feth9", "feth9": "feth0"}
         assert kernel.interfaces["feth9"].mtu == 1700
 
-    def test_the_other_end_may_be_named(self, kernel):
-        with kernel.tuntap.Tap("feth0", peer_name="feth9") as tap:
+    @pytest.mark.parametrize("peer", ["feth9", "feth%d"])
+    def test_the_other_end_may_be_named(self, kernel, peer):
+        with kernel.tuntap.Tap("feth0", peer_name=peer) as tap:
             assert tap.name == "feth0"
+        assert kernel.partners == {"feth0": "feth9", "feth9": "feth0"}
+
+    @pytest.mark.parametrize(
+        ("error", "kind"), [("EOPNOTSUPP", "DeviceBusyError"), ("EPERM", "PrivilegeError")]
+    )
+    @pytest.mark.parametrize("request_", ["SIOCGDRVSPEC", "SIOCSDRVSPEC"])
+    def test_an_interface_that_is_no_pair(self, kernel, error, kind, request_):
+        """Of another kind, whatever it is called."""
+        kernel.make("feth7")
+        kernel.refuse(f"ioctl({request_})", error)
+        with pytest.raises(kernel.tuntap.TunTapError, match=rf"ioctl\({request_}\)") as caught:
+            kernel.tuntap.Tap("feth7")
+        assert type(caught.value).__name__ == kind
+        assert ("another kind of interface" in str(caught.value)) == (kind == "DeviceBusyError")
+        assert caught.value.errno == kernel.errors[error]
+        assert set(kernel.interfaces) == {"feth0", "feth7", "feth9"}
 
     @pytest.mark.parametrize("name", ["feth0", "feth3"])
     def test_another_end_than_it_has(self, kernel, name):
@@ -224,7 +279,7 @@ class TestThere:
         assert set(kernel.interfaces) == {"feth0", "feth8", "feth9"}
 
     def test_one_that_must_not_be_there(self, kernel):
-        with pytest.raises(kernel.tuntap.DeviceBusyError) as caught:
+        with pytest.raises(kernel.tuntap.DeviceBusyError, match="if_nametoindex") as caught:
             kernel.tuntap.Tap("feth0", exclusive=True)
         assert caught.value.errno == kernel.errors["EEXIST"]
         assert steps(kernel) == []
@@ -384,8 +439,45 @@ class TestSend:
         assert kernel.arrived["feth4"] == [FRAMES[0], FRAMES[2]]
 
     def test_interrupted_by_a_signal(self, kernel, tap):
-        kernel.refuse("write", "EINTR")
-        tap.send(FRAMES[0])
+        """In the middle of a batch, too: nobody is told later."""
+        kernel.refuse("write", "EINTR", after=1)
+        batch = tap.batch(4)
+        batch.fill(FRAMES)
+        assert tap.send_batch(batch, timeout=0) == 3
+        tap.send(FRAMES[0], timeout=0)
+        assert kernel.arrived["feth4"] == [*FRAMES, FRAMES[0]]
+
+    def test_no_room_for_the_rest(self, kernel, tap):
+        """What went is a result, and the next call starts anew."""
+        kernel.refuse("write", "EAGAIN", after=1, times=100)
+        batch = tap.batch(4)
+        batch.fill(FRAMES)
+        assert tap.send_batch(batch, timeout=0) == 1
+        kernel.refusals.clear()
+        tap.send(FRAMES[1], timeout=0)
+        assert kernel.arrived["feth4"] == FRAMES[:2]
+
+    def test_a_frame_of_one_byte(self, kernel, tap):
+        """The rest is the system's to refuse."""
+        assert tap.send(b"E") == 1
+        assert kernel.arrived["feth4"] == [b"E"]
+
+    @pytest.mark.parametrize("length", [0, -1, 1537])
+    def test_a_length_that_changes(self, kernel, tap, monkeypatch, length):
+        """The array is the caller's, where another thread may write when it was checked already."""
+        batch = tap.batch(3)
+        batch.fill(FRAMES)
+        write = kernel.write
+
+        def written(*arguments):
+            batch.lengths[1] = length
+            return write(*arguments)
+
+        monkeypatch.setattr(kernel, "write", written)
+        assert tap.send_batch(batch) == 1
+        with pytest.raises(kernel.tuntap.PacketError, match="write:") as caught:
+            tap.send(FRAMES[2])
+        assert caught.value.errno == kernel.errors["EINVAL"]
         assert kernel.arrived["feth4"] == FRAMES[:1]
 
     def test_the_other_end_is_down(self, kernel, tap):
