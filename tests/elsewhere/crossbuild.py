@@ -20,6 +20,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import types
 from pathlib import Path
 
 import fake_kernel
@@ -313,11 +314,23 @@ class Elsewhere:
         sys.modules.update(self.modules)
         try:
             with added_to_path(self.folder):
-                importlib.import_module("tuntap.testing")
+                with self.errno():
+                    importlib.import_module("tuntap.testing")
                 yield sys.modules["tuntap"]
         finally:
             self.modules = {name: sys.modules.pop(name) for name in list(sys.modules) if is_ours(name)}
             sys.modules.update(others)
+
+    @contextlib.contextmanager
+    def errno(self):
+        """`import errno` means the numbers of this system, as it does in a Python for it."""
+        ours = sys.modules["errno"]
+        sys.modules["errno"] = types.ModuleType("errno")
+        vars(sys.modules["errno"]).update(self.kernel.errors)
+        try:
+            yield
+        finally:
+            sys.modules["errno"] = ours
 
 
 def is_ours(name):
