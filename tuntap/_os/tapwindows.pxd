@@ -466,6 +466,7 @@ cdef inline int tap_delete(Handle *handle, uint64_t luid) noexcept nogil:
     if result < 0:
         return result
     result = -ENODEV
+    handle.failed[PATH_CONTROL] = b"SetupDiEnumDeviceInfo"
     while result == -ENODEV and adapters_next(&adapters, &adapter):
         if adapter.layer == LAYER_TAP and adapter.luid == luid:
             result = 0
@@ -490,6 +491,7 @@ cdef inline int tap_set_mac(Handle *handle, TapAdapter *tap, uint64_t luid, cons
     snprintf(digits, 13, b"%02X%02X%02X%02X%02X%02X", mac[0], mac[1], mac[2], mac[3], mac[4], mac[5])
     to_wide(digits, wide, 13)
     result = -ENODEV
+    handle.failed[PATH_CONTROL] = b"SetupDiEnumDeviceInfo"
     while result == -ENODEV and adapters_next(&adapters, &adapter):
         if adapter.layer != LAYER_TAP or adapter.luid != luid:
             continue
