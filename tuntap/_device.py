@@ -704,20 +704,25 @@ class Device(Queue):
             _config.check_ipv6_mtu(wanted, self.mtu)
         keep = {entry.key for entry in wanted}
         old = [entry for entry in present.values() if entry.key not in keep and not entry.automatic]
-        # The new ones come first, so that one that is refused leaves everything as it was; only an
-        # IPv6 address whose prefix or peer changes must make room for itself.
-        changing = [entry for entry in old if len(entry.ip) == 16 and any(entry.ip == n.ip for n in new)]
+        # The new ones come first, so that one that is refused leaves everything as it was; only where
+        # an address cannot be there twice does one whose prefix or peer changes make room for itself.
         with contextlib.ExitStack() as undo:
-            for entry in changing:
-                self._remove(entry)
-                undo.callback(self._add, entry)
             for entry in new:
-                self._add(entry)
+                try:
+                    self._add(entry)
+                except TunTapError:
+                    in_the_way = [other for other in old if other.ip == entry.ip]
+                    if not in_the_way:
+                        raise
+                    for other in in_the_way:
+                        old.remove(other)
+                        self._remove(other)
+                        undo.callback(self._add, other)
+                    self._add(entry)
                 undo.callback(self._remove, entry)
             undo.pop_all()
         for entry in old:
-            if entry not in changing:
-                self._remove(entry)
+            self._remove(entry)
 
     def _entries(self) -> list[AddressEntry]:
         return [AddressEntry(*entry) for entry in self._get_addresses()]

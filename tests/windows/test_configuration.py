@@ -344,6 +344,12 @@ class TestAddresses:
         with pytest.raises(tuntap.PrivilegeError, match=r"CreateUnicastIpAddressEntry.*administrator"):
             tun.add_address("10.0.0.1/24")
 
+    def test_a_prefix_changes(self, tun):
+        """Windows knows an address without its prefix: the old one makes room."""
+        tun.set_addresses(["10.0.0.1/24", "fd00::1/64"])
+        tun.set_addresses(["10.0.0.1/16", "fd00::1/48"])
+        assert [str(address) for address in tun.addresses] == ["10.0.0.1/16", "fd00::1/48"]
+
 
 class TestRoutes:
     @pytest.mark.parametrize(
