@@ -167,7 +167,7 @@ class Mutation:
                 outcome, why = "not reached", ""
                 if these:
                     chosen = [items[name] for name in these]
-                    outcome, why = in_child(lambda chosen=chosen: self.run(chosen), limit)
+                    outcome, _ = in_child(lambda chosen=chosen: self.run(chosen), limit)
                 self.counts[outcome] += 1
                 if outcome != "killed":
                     place = f"{mutant.file}:{mutant.line}: {outcome} ({len(these)} tests)"
