@@ -164,7 +164,7 @@ class Mutation:
                 these.sort(key=lambda name: passed_by[name][0])
                 self.active = number
                 limit = PATIENCE + sum(passed_by[name][0] for name in these)
-                outcome, why = "not reached", ""
+                outcome = "not reached"
                 if these:
                     chosen = [items[name] for name in these]
                     outcome, _ = in_child(lambda chosen=chosen: self.run(chosen), limit)
