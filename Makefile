@@ -50,6 +50,8 @@ demo: $(VENV)/.test
 	$(BIN)/python -m tuntap demo
 
 test: programs $(VENV)/.test $(VENV)/.cross
+	@case "$(TESTFLAGS)" in "" | *--require-wine*) if command -v wine >/dev/null; then \
+	  echo "== a Python for Windows in build/windows"; $(BIN)/python tests/windows/wine.py; fi;; esac
 	$(BIN)/python -m pytest $(TESTFLAGS)
 
 # Peers are built where cargo and go are; BENCHFLAGS="relay kernels" picks some, --quick is for a look.

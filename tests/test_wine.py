@@ -75,17 +75,16 @@ class Windows:
 def windows(request, tmp_path_factory):
     import wine
 
-    cache = ROOT / "build/windows"
     try:
         wine.check()
         import winbuild
 
-        python = wine.python(cache)
-        builder = winbuild.Builder(python, cache / "objects")
+        python = wine.python(wine.CACHE)
+        builder = winbuild.Builder(python, wine.CACHE / "objects")
     except (wine.Unavailable, ImportError) as reason:
         give_up = pytest.fail if request.config.getoption("--require-wine") else pytest.skip
         give_up(f"no Windows to run in: {reason}")
-    with wine.Wine(cache) as running:
+    with wine.Wine(wine.CACHE) as running:
         yield Windows(running, python, builder, tmp_path_factory.mktemp("windows"))
 
 

@@ -1,6 +1,7 @@
 """A Python for Windows with what the tests import, and Wine to run it: made once, and kept.
 
-The Python is the one that a Go module carries in compressed files, each alone; `go` fetches it.
+The Python is the one that a Go module carries in compressed files, each alone; `go` fetches it.  Started as a
+program, this fetches all there is to fetch: tests may be in a network of their own.
 """
 
 import contextlib
@@ -20,6 +21,9 @@ DATA = "python/internal/data/windows-amd64"
 # Newer ones of numpy use what the C library of Wine 8 has not.  pip asks what the last two are for about the
 # system that it runs on itself.
 PACKAGES = ["numpy==2.0.2", "pytest", "hypothesis", "scapy", "trio", "cffi", "colorama"]
+
+
+CACHE = Path(__file__).resolve().parents[2] / "build/windows"
 
 
 class Unavailable(Exception):
@@ -149,3 +153,11 @@ class Wine:
                 output, _ = process.communicate()
                 code = None
         return code, output.decode(errors="replace").replace("\r\n", "\n")
+
+
+if __name__ == "__main__":
+    try:
+        check()
+        python(CACHE)
+    except Unavailable as reason:
+        print(f"no Windows to run tests in: {reason}")
