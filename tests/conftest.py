@@ -48,6 +48,11 @@ def pytest_addoption(parser):
     parser.addoption("--require-wine", action="store_true", help="no Windows to run in is a failure (CI)")
 
 
+def pytest_collection_modifyitems(items):
+    """First what takes longest in one piece, for a run by several processes (--no-loadscope-reorder)."""
+    items.sort(key=lambda item: item.path.name != "test_wine.py")
+
+
 def pytest_collection_finish(session):
     """What the imports made is not what a test leaks; do not walk it after every test."""
     gc.collect()
