@@ -315,7 +315,7 @@ cdef int take_free(Handle *handle, const OpenRequest *request, const char *patte
     cdef char stem[NAME_SIZE]
     cdef size_t length = strcspn(pattern, b"%")
     cdef const char *rest = b""
-    cdef int result = 0
+    cdef int result
     cdef int unit
     if pattern[length]:
         rest = pattern + length + 2
@@ -762,7 +762,7 @@ cdef void os_unwatch(Watch *watch) noexcept nogil:
 
 cdef uint64_t os_capabilities() noexcept nogil:
     cdef uint64_t always = (
-        1 << SETTING_INDEX | 1 << SETTING_MTU | 1 << SETTING_UP | 1 << SETTING_RUNNING | 1 << SETTING_LAYER
+        1 << SETTING_INDEX | 1 << SETTING_MTU | 1 << SETTING_UP | 1 << SETTING_RUNNING
         | 1 << SETTING_PACKET_INFORMATION | 1 << CAN_SET_MAC | 1 << CAN_SET_BROADCAST | 1 << CAN_SET_ADDRESSES
         | 1 << CAN_TAP | 1 << CAN_TUN | 1 << CAN_PEER_ADDRESS | 1 << CAN_STATISTICS | 1 << CAN_WATCH
     )
