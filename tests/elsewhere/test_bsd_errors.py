@@ -253,3 +253,43 @@ def test_a_socket_has_no_name(kernel, system):
         failure = refused(kernel, "ENOTTY", lambda: tun.name)
         assert type(failure).__name__ == "UnsupportedError"
         assert ("TUNGIFNAME" if system == "freebsd" else "devname") in str(failure)
+
+
+def set_to(device, name, value):
+    setattr(device, name, value)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda tap: tap.name, lambda tap: set_to(tap, "name", "office"), lambda tap: tap.mtu,
+        lambda tap: set_to(tap, "mtu", 1400), lambda tap: tap.is_up, lambda tap: tap.up(),
+        lambda tap: tap.mac, lambda tap: set_to(tap, "mac", "02:01:03:05:07:09"), lambda tap: tap.addresses,
+        lambda tap: tap.add_address("10.1.2.3/24"), lambda tap: tap.add_address("fd00::1/64"),
+        lambda tap: tap.remove_address("10.0.0.1/24"), lambda tap: tap.stats, lambda tap: tap.events(),
+        lambda tap: tap._set_broadcast(bytes([10, 0, 0, 255])),
+    ],
+)  # fmt: skip
+def test_a_name_that_is_not_told(elsewhere, call):
+    """Nothing is asked or changed then.  The first number of an error is 1."""
+    with elsewhere("freebsd").running() as kernel, kernel.tuntap.Tap("tap0", up=False) as tap:
+        kernel.add("tap0", "10.0.0.1", 24, "10.0.0.255")
+        kernel.taken()
+        kernel.refuse("ioctl(TUNGIFNAME)", "EPERM", times=2)
+        failure = refused(kernel, "EPERM", lambda: call(tap))
+        assert "ioctl(TUNGIFNAME)" in str(failure)
+        assert {call.name for call in kernel.taken()} == {"ioctl"}
+        kernel.refusals.clear()
+
+
+@pytest.mark.parametrize(
+    "call",
+    [lambda tuntap: tuntap.interfaces(), lambda tuntap: tuntap.delete("tun4"), lambda tuntap: tuntap.Tun()],
+)
+def test_no_socket_for_configuration(kernel, call):
+    kernel.make("tun4")
+    kernel.refuse("socket", "EPERM")
+    failure = refused(kernel, "EPERM", lambda: call(kernel.tuntap))
+    assert type(failure).__name__ == "PrivilegeError"
+    assert "socket(AF_INET)" in str(failure)
+    assert list(kernel.interfaces) == ["tun4"]

@@ -4,6 +4,8 @@ import contextlib
 import importlib
 import os
 import struct
+import threading
+import time
 
 import pytest
 from fake_bsd import UP
@@ -237,6 +239,18 @@ def test_no_unit_is_free(openbsd):
         assert tun.name == "tun255"
 
 
+@pytest.mark.parametrize("call", ["open", "ioctl(SIOCIFCREATE)"])
+@pytest.mark.parametrize("name", [None, "tun5"])
+def test_without_rights(creating, call, name):
+    """Nothing is left, and nothing else is tried."""
+    creating.refuse(call, "EPERM")
+    with pytest.raises(creating.tuntap.PrivilegeError) as caught:
+        creating.tuntap.Tun(name)
+    assert str(caught.value).startswith(f"[Errno 1] {'open(/dev/tun)' if call == 'open' else call}")
+    assert creating.interfaces == {}
+    assert creating.told()[-1][0] == ("SIOCIFDESTROY" if call == "open" else "SIOCIFCREATE")
+
+
 def test_another_error_ends_the_search(openbsd):
     openbsd.refuse("open", "ENOMEM")
     with pytest.raises(openbsd.tuntap.TunTapError, match=r"open\(/dev/tun\)"):
@@ -432,6 +446,17 @@ def test_inspecting_attaches_to_nothing(kernel):
         assert device.index
 
 
+def test_inspecting_and_renaming(freebsd):
+    """Without a descriptor there is no node whose name it could take back."""
+    freebsd.make("tun4")
+    inspect = importlib.import_module("tuntap.cli")._inspect
+    with inspect("tun4") as device:
+        with pytest.raises(freebsd.tuntap.UnsupportedError, match="the name of the interface"):
+            device.name = "tun5"
+        device.name = "office"
+    assert list(freebsd.interfaces) == ["office"]
+
+
 def test_the_core_itself_refuses_what_other_systems_have(kernel):
     """Python asks what there is before it asks for it."""
     tuntap = kernel.tuntap
@@ -472,13 +497,15 @@ class TestAdoptOnNetBSD:
         netbsd.close(descriptor)
 
 
-def test_an_adopted_one_that_cannot_be_recognised(kernel, system):
+@pytest.mark.parametrize("error", ["ENOMEM", "EPERM"])
+def test_an_adopted_one_that_cannot_be_recognised(kernel, system, error):
     call = "ioctl(TUNGIFNAME)" if system == "freebsd" else "fstat"
     kernel.make("tun2")
     descriptor = kernel.open("/dev/tun2", 0x2, 0)
-    kernel.refuse(call, "ENOMEM")
+    kernel.refuse(call, error)
     with pytest.raises(kernel.tuntap.TunTapError) as caught:
         kernel.tuntap.Tun.from_fd(descriptor)
+    assert caught.value.errno == kernel.errors[error]
     assert call in str(caught.value)
     kernel.close(descriptor)
 
@@ -500,6 +527,28 @@ def test_an_adopted_one_can_be_interrupted(kernel):
             tun.recv(timeout=0.01)
 
 
+def test_whoever_waits_is_woken_once(kernel):
+    """By another thread; the next to wait waits."""
+    with kernel.tuntap.Tun("tun0") as tun:
+        poll = kernel.poll
+
+        def wait(entries, count, timeout):
+            kernel.poll = poll
+            threading.Timer(0.05, tun.interrupt).start()
+            return poll(entries, count, timeout)
+
+        kernel.poll = wait
+        begin = time.monotonic()
+        with pytest.raises(kernel.tuntap.InterruptError):
+            tun.recv(timeout=0.9)
+        assert time.monotonic() - begin < 0.8
+        kernel.taken()
+        with pytest.raises(TimeoutError):
+            tun.recv(timeout=0.05)
+        assert [call.name for call in kernel.taken()].count("poll") == 1
+        del kernel.poll
+
+
 def test_an_event_that_was_cleared_ends_nothing(kernel):
     event = kernel.tuntap.Event()
     with kernel.tuntap.Tun("tun0") as tun:
@@ -507,8 +556,10 @@ def test_an_event_that_was_cleared_ends_nothing(kernel):
         with pytest.raises(kernel.tuntap.InterruptError):
             tun.recv(timeout=5, event=event)
         event.clear()
+        kernel.taken()
         with pytest.raises(TimeoutError):
-            tun.recv(timeout=0.01, event=event)
+            tun.recv(timeout=0.05, event=event)
+        assert [call.name for call in kernel.taken()].count("poll") == 1
     del event
 
 
@@ -529,6 +580,45 @@ def test_an_error_that_poll_tells(kernel):
                 tun.recv(timeout=1)
         finally:
             del kernel.poll
+
+
+def test_a_wait_without_end(kernel, system):
+    """NetBSD does not wake those that wait when the interface goes: it looks again each second."""
+    poll = kernel.poll
+    waits = []
+
+    def wait(entries, count, timeout):
+        waits.append(timeout)
+        if len(waits) == 2 or system != "netbsd":
+            kernel.wire("tun0").send(b"\0\0\0\x02" + PACKET)
+        return poll(entries, count, 0)
+
+    with kernel.tuntap.Tun("tun0") as tun:
+        kernel.poll = wait
+        try:
+            assert tun.recv() == PACKET
+        finally:
+            del kernel.poll
+    assert set(waits) == {1000 if system == "netbsd" else -1}
+
+
+def test_a_wait_is_as_long_as_was_asked_for(elsewhere):
+    """All of it, where poll(2) tells everything."""
+    for system in ("freebsd", "openbsd"):
+        with elsewhere(system).running() as kernel, kernel.tuntap.Tun("tun0") as tun:
+            kernel.taken()
+            with pytest.raises(TimeoutError):
+                tun.recv(timeout=0.15)
+            waits = [call.arguments[1] for call in kernel.taken() if call.name == "poll"]
+            assert len(waits) == 1
+            assert 100 < waits[0] <= 150
+
+
+def test_where_an_event_loop_looks(kernel):
+    """At the device itself, for writing."""
+    with kernel.tuntap.Tun("tun0") as tun:
+        assert tun._target(0, tun) == (tun.fileno(), False)
+        assert tun._target(1, tun) == (tun.fileno(), True)
 
 
 def test_removing_from_an_adopted_one(kernel):

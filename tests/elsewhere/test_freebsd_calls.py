@@ -119,7 +119,7 @@ def test_one_that_is_there_is_left_when_it_is_closed(kernel):
 
 def test_one_that_is_there_but_must_not_be(kernel):
     kernel.make("tun3")
-    with pytest.raises(kernel.tuntap.DeviceBusyError) as caught:
+    with pytest.raises(kernel.tuntap.DeviceBusyError, match="if_nametoindex") as caught:
         kernel.tuntap.Tun("tun3", exclusive=True)
     assert caught.value.errno == kernel.errors["EEXIST"]
     assert kernel.told() == []
