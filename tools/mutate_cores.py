@@ -138,9 +138,10 @@ def with_mutants(file: str, text: str, mutants: list[Mutant]) -> str:
 class Mutation:
     """A plugin of pytest that runs the tests without a change, and then for each."""
 
-    def __init__(self, mutants: list[Mutant], only: str | None) -> None:
+    def __init__(self, mutants: list[Mutant], only: str | None, verbose: bool) -> None:
         self.mutants = mutants
         self.only = only
+        self.verbose = verbose
         self.active: int | None = None
         self.reached: set[int] = set()  # since the last test
         self.at_import: set[int] = set()
@@ -154,24 +155,32 @@ class Mutation:
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         items = {item.nodeid: item for item in session.items}
         with built_once(self):
-            outcome, passed_by = in_child(lambda: self.run(list(items.values())), 600)
-            if outcome != "survived":
-                sys.exit(f"the tests fail without a change: {passed_by}")
+            passed_by, failure = in_child(lambda: self.run(list(items.values())), 600)
+            if failure is not None:
+                sys.exit(f"the tests fail without a change: {failure}")
+            names = sorted(passed_by, key=lambda name: passed_by[name][0])
+            _, failure = in_child(lambda: self.run([items[name] for name in names]), 600)
+            if failure is not None:
+                sys.exit(f"the tests fail in another order: {failure}")
             for number, mutant in enumerate(self.mutants):
                 if self.only not in (None, mutant.kind):
                     continue
-                these = [name for name, (_, reached) in passed_by.items() if number in reached]
-                these.sort(key=lambda name: passed_by[name][0])
+                these = [name for name in names if number in passed_by[name][1]]
                 self.active = number
                 limit = PATIENCE + sum(passed_by[name][0] for name in these)
-                outcome = "not reached"
+                failure = None
                 if these:
                     chosen = [items[name] for name in these]
-                    outcome, _ = in_child(lambda chosen=chosen: self.run(chosen), limit)
+                    _, failure = in_child(lambda chosen=chosen: self.run(chosen), limit)
+                outcome = "not reached" if not these else "survived" if failure is None else "killed"
                 self.counts[outcome] += 1
-                if outcome != "killed":
-                    place = f"{mutant.file}:{mutant.line}: {outcome} ({len(these)} tests)"
-                    print(f"{place}\n  -{mutant.before}\n  +{mutant.after}", flush=True)
+                killer = (failure or "").partition("\n")[0]
+                if killer in names:  # what noticed one change is likely to notice the next
+                    names.remove(killer)
+                    names.insert(0, killer)
+                if outcome != "killed" or self.verbose:
+                    print(f"{mutant.file}:{mutant.line}: {outcome} ({len(these)} tests) {killer}")
+                    print(f"  -{mutant.before}\n  +{mutant.after}", flush=True)
         return True
 
     def run(self, items: list[pytest.Item]) -> Any:  # noqa: ANN401 - for json
@@ -187,8 +196,8 @@ class Mutation:
         return {name: (seconds, [*reached, *self.at_import]) for name, (seconds, reached) in told.items()}
 
 
-def in_child(work: Callable[[], Any], limit: float) -> tuple[str, Any]:
-    """What a function returned in a process of its own, or why it failed."""
+def in_child(work: Callable[[], Any], limit: float) -> tuple[Any, str | None]:
+    """What a function returns in a process of its own, and why it failed if it did."""
     with tempfile.TemporaryFile("w+") as file:
         child = os.fork()
         if child == 0:
@@ -208,7 +217,7 @@ def in_child(work: Callable[[], Any], limit: float) -> tuple[str, Any]:
                 os._exit(status)
         _, status = os.waitpid(child, 0)
         file.seek(0)
-        return ("killed", file.read()) if status else ("survived", json.load(file))
+        return (None, file.read()) if status else (json.load(file), None)
 
 
 @contextlib.contextmanager
@@ -244,6 +253,7 @@ def main() -> int:
     parser.add_argument("files", nargs="+", help="of tuntap/_os")
     parser.add_argument("--tests", default="tests/elsewhere", help="arguments of pytest")
     parser.add_argument("--only", choices=KINDS)
+    parser.add_argument("--verbose", action="store_true", help="print also what a test noticed, and which")
     options = parser.parse_args()
     mutants: list[Mutant] = []
     with tempfile.TemporaryDirectory() as folder:
@@ -255,7 +265,7 @@ def main() -> int:
             source = tree / "tuntap/_os" / name
             source.write_text(with_mutants(name, source.read_text(), mutants))
         os.chdir(tree)
-        mutation = Mutation(mutants, options.only)
+        mutation = Mutation(mutants, options.only, options.verbose)
         pytest.main(["-q", "-s", "-p", "no:faulthandler", *shlex.split(options.tests)], plugins=[mutation])
     print(f"{len(mutants)} mutants: {dict(mutation.counts)}")
     return 0 if set(mutation.counts) == {"killed"} else 1
