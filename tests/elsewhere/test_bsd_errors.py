@@ -293,3 +293,56 @@ def test_no_socket_for_configuration(kernel, call):
     assert type(failure).__name__ == "PrivilegeError"
     assert "socket(AF_INET)" in str(failure)
     assert list(kernel.interfaces) == ["tun4"]
+
+
+@pytest.mark.parametrize(
+    ("call", "sockets"),
+    [
+        (lambda tap: tap.mtu, 1), (lambda tap: tap.up(), 1),
+        (lambda tap: set_to(tap, "mac", "02:01:03:05:07:09"), 1),
+        (lambda tap: tap._remove_address(bytes([10, 0, 0, 1]), 24, None), 2),
+        (lambda tap: tap._remove_address(bytes([0xFD, *range(15)]), 64, None), 2),
+    ],
+)  # fmt: skip
+def test_no_socket_for_an_adopted_one(kernel, call, sockets):
+    """They are opened when they are needed; the second is that of the routes."""
+    kernel.make("tap2")
+    descriptor = kernel.open("/dev/tap2", 0x2, 0)
+    with kernel.tuntap.Tap.from_fd(descriptor) as tap:
+        kernel.refuse("socket", "EPERM", times=sockets)
+        failure = refused(kernel, "EPERM", lambda: call(tap))
+        assert "socket(AF_INET)" in str(failure)
+
+
+def test_a_mac_that_is_refused(kernel, system):
+    call = "SIOCALIFADDR" if system == "netbsd" else "SIOCSIFLLADDR"
+    with kernel.tuntap.Tap("tap0") as tap:
+        kernel.refuse(f"ioctl({call})", "EPERM")
+        failure = refused(kernel, "EPERM", lambda: set_to(tap, "mac", "02:01:03:05:07:09"))
+        assert type(failure).__name__ == "PrivilegeError"
+        assert "SIOCSIFLLADDR" in str(failure)
+
+
+def test_no_mac(kernel):
+    with kernel.tuntap.Tap("tap0") as tap:
+        kernel.interfaces["tap0"].mac = b""
+        failure = refused(kernel, "EOPNOTSUPP", lambda: tap.mac)
+        assert type(failure).__name__ == "UnsupportedError"
+        assert "getifaddrs" in str(failure)
+
+
+def test_no_list_for_a_mac(kernel):
+    with kernel.tuntap.Tap("tap0") as tap:
+        kernel.refuse("getifaddrs", "ENOMEM")
+        assert "getifaddrs" in str(refused(kernel, "ENOMEM", lambda: tap.mac))
+
+
+def test_counters_of_one_that_is_gone(kernel, system):
+    """On FreeBSD its descriptor says so, and elsewhere the list, where it is missing."""
+    with kernel.tuntap.Tun("tun0") as tun:
+        kernel.make("tun1")
+        gone = kernel.interfaces.pop("tun0")
+        failure = refused(kernel, "ENXIO", lambda: tun.stats)
+        kernel.interfaces["tun0"] = gone
+        assert type(failure).__name__ == "DeviceGoneError"
+        assert ("TUNGIFNAME" if system == "freebsd" else "getifaddrs") in str(failure)

@@ -184,6 +184,7 @@ class TestRefused:
         assert type(caught.value).__name__ == kind
         assert caught.value.errno == kernel.errors[error]
         assert call in str(caught.value)
+        assert ("takes no such address" in str(caught.value)) == (kind == "TunTapError")
         assert kernel.routes == {}
 
     def test_one_that_is_there(self, kernel, tun):
@@ -221,6 +222,13 @@ class TestRefused:
         assert told(kernel)[-1] == remove4("10.1.2.3")
         assert tun.addresses == []
         assert kernel.routes == {("10.1.2.0", 24): other}
+
+    def test_the_call_is_named(self, kernel, tun):
+        """And not one that cleans up."""
+        kernel.refuse("route(RTM_ADD)", "EPERM")
+        kernel.refuse("ioctl(SIOCDIFADDR)", "EBUSY")
+        with pytest.raises(kernel.tuntap.PrivilegeError, match=r"route\(RTM_ADD\)"):
+            tun.add_address("10.1.2.3/24")
 
     def test_a_system_without_ipv6(self, kernel):
         kernel.families.discard(30)
@@ -320,12 +328,40 @@ class TestRemove:
         assert kernel.told() == expected
         assert kernel.routes["10.1.2.0", 24] == tun.index
 
+    def test_the_last_of_many_keeps_the_route(self, kernel, tun):
+        tun.add_address("10.1.2.3/24")
+        for i in range(63):
+            kernel.add("utun3", f"10.0.0.{i}", 32, f"10.0.0.{i}")
+        kernel.add("utun3", "10.1.2.4", 24, "10.1.2.4")
+        tun.remove_address("10.1.2.3/24")
+        assert kernel.routes == {("10.1.2.0", 24): tun.index}
+
     @pytest.mark.parametrize("other", ["10.1.2.4/25", "10.1.3.4/24", "fd00::1/24"])
     def test_an_address_of_another_subnet_does_not_keep_it(self, kernel, tun, other):
         tun.add_address("10.1.2.3/24")
         tun.add_address(other)
         tun.remove_address("10.1.2.3/24")
         assert ("10.1.2.0", 24) not in kernel.routes
+
+    def test_subnets_that_differ_at_the_end(self, kernel, tun):
+        tun.add_address("fd00::11/124")
+        tun.add_address("fd00::21/124")
+        tun.remove_address("fd00::11/124")
+        assert kernel.routes == {("fd00::20", 124): tun.index}
+
+    @pytest.mark.parametrize("call", ["getsockopt", "getifaddrs"])
+    @pytest.mark.parametrize("after", [0, 1])
+    def test_a_question_that_fails(self, kernel, tun, call, after):
+        """What it is called, and which addresses are left."""
+        tun.add_address("10.1.2.3/24")
+        kernel.taken()
+        tun.remove_address("10.1.2.3/24")
+        asked = [taken.name for taken in kernel.taken()].count(call)
+        tun.add_address("10.1.2.3/24")
+        if after < asked:
+            kernel.refuse(call, "EPERM", after=after)
+            with pytest.raises(kernel.tuntap.PrivilegeError):
+                tun.remove_address("10.1.2.3/24")
 
     def test_a_pair_is_of_the_subnet_of_its_far_end(self, kernel, tun):
         kernel.add("utun3", "10.1.2.3", 24, "10.9.9.9")
@@ -340,8 +376,14 @@ class TestTold:
     def test_as_the_kernel_keeps_it(self, kernel, tun):
         """The index of the interface lies within a link-local address itself."""
         kernel.add("utun3", f"fe80:{tun.index:x}::7", 64)
+        kernel.add("utun3", "fe80:1234::8", 64)
         kernel.add("utun3", "fd00:12::7", 64)
-        assert [str(address) for address in tun.addresses] == ["fe80::7/64", "fd00:12::7/64"]
+        assert [str(address) for address in tun.addresses] == ["fe80::7/64", "fe80::8/64", "fd00:12::7/64"]
+
+    def test_a_far_end_that_is_itself_is_none(self, kernel, tun):
+        kernel.add("utun3", "10.1.2.3", 24, "10.1.2.3")
+        kernel.add("utun3", "fd00::7", 64, "fd00::7")
+        assert [address.peer for address in tun.addresses] == [None, None]
 
     def test_one_that_the_system_made_is_left_alone(self, kernel, tun):
         kernel.add("utun3", "fe80::7", 64)
@@ -384,16 +426,25 @@ class TestBroadcast:
         tap.broadcast = "10.1.2.127"
         assert kernel.told()[0] == add4("10.1.2.3", "10.1.2.127", "255.255.255.0", "feth4")
 
+    def test_the_first_is_the_last_of_many(self, kernel, tap):
+        for i in range(63):
+            kernel.add("feth4", f"fd00::{i:x}", 64)
+        kernel.add("feth4", "10.1.2.3", 24, "10.1.2.255")
+        tap.broadcast = "10.1.2.127"
+        assert kernel.told()[0] == add4("10.1.2.3", "10.1.2.127", "255.255.255.0", "feth4")
+
     def test_there_is_no_ipv4_address(self, kernel, tap):
         kernel.add("feth4", "fd00::1", 64)
         with pytest.raises(kernel.tuntap.TunTapError, match="getifaddrs") as caught:
             tap.broadcast = "10.1.2.127"
         assert caught.value.errno == kernel.errors["EADDRNOTAVAIL"]
 
-    @pytest.mark.parametrize("call", ["ioctl(SIOCAIFADDR)", "ioctl(SIOCGIFFLAGS)"])
-    def test_it_is_refused(self, kernel, tap, call):
+    @pytest.mark.parametrize(
+        ("call", "after"), [("ioctl(SIOCAIFADDR)", 0), ("ioctl(SIOCGIFFLAGS)", 0), ("getifaddrs", 1)]
+    )
+    def test_it_is_refused(self, kernel, tap, call, after):
         tap.add_address("10.1.2.3/24")
-        kernel.refuse(call, "EPERM")
+        kernel.refuse(call, "EPERM", after=after)
         with pytest.raises(kernel.tuntap.PrivilegeError):
             tap.broadcast = "10.1.2.127"
 
@@ -454,8 +505,8 @@ class TestRouteAnswers:
         kernel.refuse("read", "EAGAIN")
         tun.remove_address("10.1.2.3/24")
         assert kernel.routes == {}
-        (waited,) = {call.arguments[1] for call in kernel.taken() if call.name == "poll"}
-        assert waited == 1000
+        (waited,) = [call.arguments for call in kernel.taken() if call.name == "poll"]
+        assert ([events for _, events in waited[0]], waited[1]) == ([1], 1000)  # POLLIN; milliseconds
 
     def test_an_answer_that_never_comes(self, kernel, tun, monkeypatch):
         """Then nobody knows, and nothing is deleted."""

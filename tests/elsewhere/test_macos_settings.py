@@ -74,12 +74,16 @@ class TestSettings:
     def test_what_there_is_not(self, kernel, tun):
         """One queue, which takes part, and no offload."""
         assert tun.offload == frozenset()
+        assert tun._get("offload") == 0
         assert tun.is_attached is True
         for use in (
             lambda: tun.carrier, lambda: tun.tx_queue_len, lambda: tun.owner, lambda: tun.metric,
             lambda: setattr(tun, "tx_queue_len", 5), tun.detach, tun.add_queue,
             lambda: setattr(tun, "name", "utun7"),
         ):  # fmt: skip
+            kernel.refuse("ioctl(SIOCGIFMTU)", "ENXIO")
+            with pytest.raises(kernel.tuntap.DeviceGoneError):  # or the last use would be what is told
+                tun.mtu  # noqa: B018 - it raises
             with pytest.raises(kernel.tuntap.UnsupportedError, match="one queue, no offload") as caught:
                 use()
             assert caught.value.errno == kernel.errors["EOPNOTSUPP"]
@@ -118,6 +122,7 @@ class TestSettings:
             kernel.make("en0").name = name
             kernel.interfaces[name] = kernel.interfaces.pop("en0")
         assert kernel.tuntap.interfaces() == ["utun3", "feth4", "feth5"]
+        assert (tun._get_layer(), tap._get_layer()) == (tun._layer, tap._layer)
 
     def test_the_command_lists_them(self, kernel, tun, tap, capsys):
         kernel.add("utun3", "10.1.2.3", 24, "10.1.2.3")
@@ -301,6 +306,21 @@ class TestErrors:
         assert type(caught.value).__name__ == kind
         assert "another process" not in str(caught.value)
 
+    @pytest.mark.parametrize("error", ["ESRCH", "EIO", "ERANGE", "EINPROGRESS"])
+    def test_beside_those_that_are_none(self, kernel, tun, tap, error):
+        """Numbers next to those that say to try again (EINTR, EAGAIN)."""
+        batch = kernel.tuntap.PacketBatch(2, 1600)
+        batch.fill([b"E" * 20] * 2)
+        for call, use in (
+            ("sendmsg_x", lambda: tun.send_batch(batch, timeout=0)),
+            ("write", lambda: tap.send_batch(batch, timeout=0)),
+            ("recvmsg_x", lambda: tun.recv_batch(batch, timeout=0)),
+        ):
+            kernel.refuse(call, error)
+            with pytest.raises(kernel.tuntap.TunTapError, match=call) as caught:
+                use()
+            assert caught.value.errno == kernel.errors[error]
+
 
 class TestEvents:
     def told(self, events):
@@ -375,6 +395,10 @@ class TestPacketInformation:
 
     def test_without(self, tun):
         assert tun._get("packet_information") == 0
+
+    def test_exclusive_is_another_flag(self, kernel):
+        with kernel.tuntap.Tun("utun3", exclusive=True) as tun:
+            assert tun._get("packet_information") == 0
 
     def test_not_of_a_tap(self, kernel):
         with pytest.raises(kernel.tuntap.UnsupportedError, match="one queue, no offload") as caught:
@@ -522,7 +546,8 @@ class TestDescriptorZero:
 
     @pytest.mark.parametrize("call", ["open", "socket"])
     def test_of_a_tap(self, kernel, zero, call):
-        zero(call, lambda each, *_: each in (27, "/dev/bpf0"))
+        kernel.busy_filters = {0}  # its EBUSY is the last error that there was
+        zero(call, lambda each, *_: each in (27, "/dev/bpf1"))
         with kernel.tuntap.Tap("feth4", peer_name="feth5") as tap:
             tap.send(b"E" * 60)
             kernel.transmit("feth4", b"F" * 60)
