@@ -29,10 +29,11 @@ typedef struct {
     BYTE data[];
 } Ring;
 
-/* What the program does with a ring: packets between `settled` and `next` are with it. */
+/* What the program does with a ring: packets between `settled` and `next`, so many, are with it, or wait for one
+   before them that is. */
 typedef struct {
     Ring *ring;
-    ULONG next, settled;
+    ULONG next, settled, unsettled;
     volatile LONG held;
     CRITICAL_SECTION lock;
 } Side;
@@ -85,12 +86,17 @@ static Adapter *adapters;
 static Logger volatile logger;
 static ULONG64 luid_index = 0x8000;
 static int is_loaded, linger, faults;
+static DWORD version = VERSION;
 static char last_fault[128];
 static struct {
     char function[32];
     DWORD error;
     int times;
 } failure;
+static struct {
+    char function[32];
+    DWORD milliseconds;
+} delay;
 
 BOOL WINAPI DllMain(HINSTANCE module, DWORD reason, void *unused) {
     (void) module, (void) unused;
@@ -154,8 +160,14 @@ static void *refuse(DWORD error, const WCHAR *text) {
     return NULL;
 }
 
-/* What a test has ordered for this call. */
+/* What a test has ordered for this call: an error, and before that a delay, during which others have the lock. */
 static DWORD ordered(const char *function) {
+    if (strcmp(delay.function, function) == 0) {
+        DWORD milliseconds = delay.milliseconds;
+        LeaveCriticalSection(&lock);
+        Sleep(milliseconds);
+        EnterCriticalSection(&lock);
+    }
     if (failure.times == 0 || strcmp(failure.function, function) != 0) return ERROR_SUCCESS;
     failure.times--;
     return failure.error;
@@ -249,9 +261,9 @@ EXPORT Handle *WINAPI WintunCreateAdapter(const WCHAR *name, const WCHAR *type, 
     DWORD error;
     say(0, L"Creating adapter");
     EnterCriticalSection(&lock);
+    error = ordered(__func__);
     guid = requested != NULL ? *requested : new_guid();
     other = find(NULL, &guid);
-    error = ordered(__func__);
     if (error == ERROR_SUCCESS) {
         if (other != NULL) error = ERROR_ALREADY_EXISTS;
         else if (wcslen(name) >= NAME_SIZE || wcslen(type) >= NAME_SIZE) error = ERROR_BUFFER_OVERFLOW;
@@ -269,8 +281,8 @@ EXPORT Handle *WINAPI WintunOpenAdapter(const WCHAR *name) {
     Adapter *adapter;
     DWORD error;
     EnterCriticalSection(&lock);
-    adapter = find(name, NULL);
     error = ordered(__func__);
+    adapter = find(name, NULL);
     if (error == ERROR_SUCCESS && (adapter == NULL || adapter->state != PRESENT)) error = ERROR_NOT_FOUND;
     if (error == ERROR_SUCCESS) handle = new_handle(adapter, 0);
     LeaveCriticalSection(&lock);
@@ -312,7 +324,7 @@ EXPORT void WINAPI WintunGetAdapterLUID(Handle *handle, ULONG64 *luid) {
 
 EXPORT DWORD WINAPI WintunGetRunningDriverVersion(void) {
     if (!is_loaded) SetLastError(ERROR_FILE_NOT_FOUND);
-    return is_loaded ? VERSION : 0;
+    return is_loaded ? version : 0;
 }
 
 EXPORT void WINAPI WintunSetLogger(Logger to) {
@@ -334,7 +346,10 @@ static int deliver(Session *session) {
     if (head == OVER) return -1;
     if (head == tail) return 0;
     size = *size_at(ring, head);
-    if (size > PACKET_MAX || !is_ip(ring->data + head + HEADER, size)) {
+    if (
+        size > PACKET_MAX || ALIGNED(HEADER + size) > ((tail - head) & (session->capacity - 1))
+        || !is_ip(ring->data + head + HEADER, size)
+    ) {
         fault("WintunSendPacket: no IP packet, and the driver reads no further");
         store(&ring->head, OVER);
         return -1;
@@ -421,6 +436,9 @@ EXPORT void WINAPI WintunEndSession(Session *session) {
     EnterCriticalSection(&lock);
     session->adapter->session = NULL;
     sweep();
+    /* So does the driver: whoever still waits wakes up, to a session that is no more. */
+    store(&session->receiving.ring->tail, OVER);
+    SetEvent(session->readable);
     LeaveCriticalSection(&lock);
     CloseHandle(session->thread);
     CloseHandle(session->disconnected);
@@ -450,11 +468,13 @@ static void settle(Session *session, Side *side, const BYTE *packet, ULONG befor
     }
     *size ^= PENDING;
     side->held--;
-    while (side->settled != side->next) {
+    while (side->unsettled > 0) {
         size = size_at(side->ring, side->settled);
         if ((*size & PENDING) == before) break;
         side->settled = (side->settled + ALIGNED(HEADER + (*size & ~PENDING))) & mask;
+        side->unsettled--;
     }
+    if (side->unsettled == 0 && side->settled != side->next) fault("Ring: a size was written over");
 }
 
 /* The end of a call that gives the program the packet at `next`, unless there was an error. */
@@ -463,6 +483,7 @@ static BYTE *hand_out(Session *session, Side *side, ULONG size, DWORD error) {
     if (error == ERROR_SUCCESS) {
         packet = side->ring->data + side->next + HEADER;
         side->next = (side->next + ALIGNED(HEADER + size)) & (session->capacity - 1);
+        side->unsettled++;
         side->held++;
     }
     LeaveCriticalSection(&side->lock);
@@ -610,6 +631,19 @@ EXPORT void FakeFail(const char *function, DWORD error, int times) {
     LeaveCriticalSection(&lock);
 }
 
+/* From now on, every call of this function takes a while: of one that makes an adapter or a session. */
+EXPORT void FakeDelay(const char *function, DWORD milliseconds) {
+    EnterCriticalSection(&lock);
+    snprintf(delay.function, sizeof(delay.function), "%s", function);
+    delay.milliseconds = milliseconds;
+    LeaveCriticalSection(&lock);
+}
+
+/* What runs as the driver, once there is one: the major version in the upper half, the minor one in the lower. */
+EXPORT void FakeVersion(DWORD running) {
+    version = running;
+}
+
 /* From now on, an adapter that is closed is still in the way of so many attempts to make it anew. */
 EXPORT void FakeLinger(int attempts) {
     linger = attempts;
@@ -687,7 +721,8 @@ EXPORT int FakeReset(void) {
     sweep();
     is_loaded = adapters != NULL;
     linger = faults = failure.times = 0;
-    last_fault[0] = 0;
+    last_fault[0] = delay.function[0] = 0;
+    version = VERSION;
     LeaveCriticalSection(&lock);
     return open;
 }

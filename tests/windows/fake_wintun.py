@@ -43,6 +43,8 @@ FAKE = {
     "FakeTerminate": (c_int, [c_wchar_p]),
     "FakeCorrupt": (c_int, [c_wchar_p]),
     "FakeFail": (None, [c_char_p, c_uint32, c_int]),
+    "FakeDelay": (None, [c_char_p, c_uint32]),
+    "FakeVersion": (None, [c_uint32]),
     "FakeLinger": (None, [c_int]),
     "FakeLog": (None, [c_int, c_wchar_p]),
     "FakeAdapter": (c_int, [c_wchar_p, c_char_p, ctypes.c_wchar * NAME_SIZE, POINTER(c_uint64)]),
@@ -91,6 +93,12 @@ class Stack:
 
     def fail(self, function, error, times=1):
         self.library.FakeFail(function.encode(), error, times)
+
+    def delay(self, function, seconds):
+        self.library.FakeDelay(function.encode(), int(seconds * 1000))
+
+    def version(self, major, minor):
+        self.library.FakeVersion(major << 16 | minor)
 
     def linger(self, attempts):
         self.library.FakeLinger(attempts)

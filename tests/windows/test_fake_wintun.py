@@ -28,6 +28,12 @@ stack = fake_wintun.Stack()
 kernel32 = ctypes.WinDLL("kernel32")
 kernel32.WaitForSingleObject.argtypes = [ctypes.c_void_p, ctypes.c_uint32]
 kernel32.CloseHandle.argtypes = [ctypes.c_void_p]
+kernel32.GetCurrentProcess.restype = ctypes.c_void_p
+kernel32.DuplicateHandle.argtypes = [
+    ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.POINTER(ctypes.c_void_p), ctypes.c_uint32,
+    ctypes.c_int, ctypes.c_uint32,
+]  # fmt: skip
+DUPLICATE_SAME_ACCESS = 2
 
 
 def packet(size, number=0):
@@ -215,10 +221,32 @@ def test_ordered_failures(adapter):
     Session(adapter).end()
 
 
+def test_ordered_delays(adapter):
+    calls = {
+        "WintunCreateAdapter": ("beta", "x", None),
+        "WintunOpenAdapter": ("alpha",),
+        "WintunStartSession": (adapter, SMALLEST),
+    }
+    undo = {"WintunStartSession": wintun.WintunEndSession}
+    for name, arguments in calls.items():
+        stack.delay(name, 0.3)
+        start = time.monotonic()
+        result = getattr(wintun, name)(*arguments)
+        assert time.monotonic() - start > 0.25
+        assert result
+        undo.get(name, wintun.WintunCloseAdapter)(result)
+    stack.delay("WintunOpenAdapter", 2)
+    with meanwhile(wintun.WintunCloseAdapter, wintun.WintunCreateAdapter("beta", "x", None)):
+        assert refused(NOT_FOUND, wintun.WintunOpenAdapter, "beta")  # it was there when the call began
+
+
 def test_driver():
     assert refused(FILE_NOT_FOUND, wintun.WintunGetRunningDriverVersion)
     handle = wintun.WintunCreateAdapter("alpha", "x", None)
     assert wintun.WintunGetRunningDriverVersion() == 14
+    stack.version(1, 2)
+    assert wintun.WintunGetRunningDriverVersion() == 0x10002
+    stack.version(0, 14)
     assert not wintun.WintunDeleteDriver()
     wintun.WintunCloseAdapter(handle)
     assert wintun.WintunGetRunningDriverVersion() == 14
@@ -425,6 +453,17 @@ def test_the_event_is_not_the_programs(adapter, faulty):
     assert faulty() == (1, "WintunGetReadWaitEvent")
 
 
+def test_the_end_wakes_a_waiter(adapter):
+    """The driver signals the event when the session ends, whose memory is gone by the time somebody looks."""
+    session = Session(adapter)
+    process, twin = kernel32.GetCurrentProcess(), ctypes.c_void_p()
+    assert kernel32.DuplicateHandle(process, session.event, process, twin, 0, False, DUPLICATE_SAME_ACCESS)
+    assert kernel32.WaitForSingleObject(twin, 0) == TIMEOUT
+    session.end()
+    assert kernel32.WaitForSingleObject(twin, 0) == SIGNALLED
+    assert kernel32.CloseHandle(twin)
+
+
 def test_a_waiter_wakes(session):
     with meanwhile(stack.inject, "alpha", packet(100, 7)):
         assert session.receive() == NO_MORE_ITEMS
@@ -543,6 +582,32 @@ def test_the_driver_stops_at_what_is_no_packet(session, faulty, content):
     assert stack.take("alpha", 0.1) is None
     assert stack.inject("alpha", packet(100))
     session.release(session.receive()[0])
+
+
+def test_written_over_the_next_packet(session, faulty):
+    """It goes out at the size that is there now, as the real one has no other."""
+    stack.consume("alpha", False)
+    first, second = session.allocate(100), session.allocate(100)
+    for address in (second, first):
+        ctypes.memmove(address, packet(100), 100)
+    wintun.WintunSendPacket(session.handle, second)
+    ctypes.memmove(first + 100, (5000).to_bytes(4, "little"), 4)
+    wintun.WintunSendPacket(session.handle, first)
+    assert faulty() == (1, "Ring")
+    assert stack.take("alpha", 0) == packet(100)
+    assert stack.take("alpha", 0)[:100] == packet(100)
+
+
+def test_written_after_it_was_sent(session, faulty):
+    """The driver does not read on where a size says more than there is."""
+    stack.consume("alpha", False)
+    address = session.allocate(100)
+    ctypes.memmove(address, packet(100), 100)
+    wintun.WintunSendPacket(session.handle, address)
+    ctypes.memmove(address - 4, (101).to_bytes(4, "little"), 4)
+    assert stack.take("alpha", 0) is None
+    assert faulty() == (1, "WintunSendPacket")
+    assert session.send(packet(20)) == HANDLE_EOF
 
 
 # --- the end ---
