@@ -27,6 +27,54 @@ HEADER = np.dtype(
     ]
 )
 
+_SELECTION_MAX = 2**31 - 1  # packets, as often as each is named
+
+
+def selection(where: npt.ArrayLike, count: int) -> npt.NDArray[np.int32]:
+    """The packets that a caller selects from the `count` of a batch, by their numbers, in order.
+
+    Parameters
+    ----------
+    where : array of bool, shape (count,), or of int, shape (any,)
+        A mask; or the numbers of packets, 0 to ``count - 1``, in any order and as often as wanted.
+    count : int
+        How many packets the batch holds.
+
+    Returns
+    -------
+    ndarray of int32, shape (selected,)
+        A copy, C-contiguous: whoever changes `where` from now on changes nothing.
+
+    Raises
+    ------
+    TypeError
+        It is neither of bool nor of int.
+    ValueError
+        It has another shape.
+    IndexError
+        There is no such packet.  A negative number is none: it would mean "not found" as often as
+        "from the end".
+    """
+    chosen = np.asarray(where)
+    if chosen.dtype.kind not in "biu":
+        if isinstance(where, list | tuple) and chosen.shape == (0,):
+            return np.empty(0, np.int32)
+        raise TypeError(f"where must be an array of bool or of int, not of {chosen.dtype}")
+    if chosen.ndim != 1:
+        raise ValueError(f"where must have 1 dimension, not shape {chosen.shape}")
+    if chosen.dtype == bool:
+        if chosen.size != count:
+            raise ValueError(f"where is a mask of {chosen.size} packets, but the batch holds {count}")
+        # Of a copy: numpy must not see a mask change under its hands.
+        return chosen.copy().nonzero()[0].astype(np.int32)
+    if chosen.size > _SELECTION_MAX:
+        raise ValueError(f"where selects {chosen.size} packets; one call sends {_SELECTION_MAX} at most")
+    chosen = chosen.copy(order="C")
+    outside = chosen[(chosen < 0) | (chosen >= count)]
+    if outside.size:
+        raise IndexError(f"where selects packet {outside[0]} of a batch that holds {count}, counted from 0")
+    return chosen.astype(np.int32, copy=False)
+
 
 class PacketBatch(_core.Slots):
     """Slots for packets, allocated once and used for every receive and send.
