@@ -175,6 +175,10 @@ class PacketBatch(_core.Slots):
         position, end = self._locate(index)
         return self.buffer[position, self.headroom - size : end]
 
+    def _select(self, where: npt.ArrayLike) -> bytes:
+        """The numbers of the packets that a send is to take, as the core reads them."""
+        return selection(where, self.count).tobytes()
+
     def _locate(self, index: int) -> tuple[int, int]:
         """Row of a packet in `buffer`, and the column behind its last byte."""
         try:

@@ -85,8 +85,8 @@ cdef class Port:
     cdef int receive_in_time(
         self, SlotView *slots, int stop, int64_t timeout_ns, intptr_t other) noexcept nogil
     cdef int receive_all(self, SlotView *slots, int stop, object timeout, Event event) except -1
-    cdef int check_range(
-        self, Slots batch, object start, object stop, Py_ssize_t *first, Py_ssize_t *last) except -1
+    cdef bytes select(
+        self, Slots batch, object start, object stop, object where, SlotView *slots, int *first, int *last)
     cdef int transmit(self, SlotView *slots, int start, int stop, uint64_t *call) noexcept nogil
     cdef void stop_rejected(self) noexcept nogil
     cdef int wait(self, int path, int64_t timeout_ns, intptr_t other) noexcept nogil
@@ -116,8 +116,10 @@ cdef class Watcher:
 
 cdef class Sending:
     cdef Port port
-    cdef Slots batch
-    cdef Py_ssize_t first
-    cdef Py_ssize_t last
+    cdef Slots batch                # these two hold what `slots` points to
+    cdef bytes order
+    cdef SlotView slots
+    cdef int first
+    cdef int last
     cdef uint64_t call
     cdef readonly int sent          # packets

@@ -1169,6 +1169,7 @@ cdef class Port:
             length = <int32_t> size
             slot.lengths = &length
             slot.headers = NULL
+            slot.order = NULL
             slot.capacity = 1
             slot.slot_size = length
             slot.stride = length
@@ -1223,7 +1224,7 @@ cdef class Port:
         return packet
 
     def send_batch(
-        self, Slots batch not None, timeout=None, *, start=0, stop=None, Event event=None,
+        self, Slots batch not None, timeout=None, *, start=0, stop=None, where=None, Event event=None,
     ):
         """Send the packets of a batch in order.
 
@@ -1234,7 +1235,12 @@ cdef class Port:
         timeout : float, optional
             Seconds to wait for room, all packets together; None waits for ever, 0 does not wait.
         start, stop : int, optional
-            Send packets `start` up to before `stop` instead; `stop` may exceed `batch.count`.
+            Send packets `start` up to before `stop` instead; `stop` may exceed `batch.count`.  With `where`
+            they count the packets that it selects.
+        where : array of bool, shape (batch.count,), or of int, optional
+            Send these packets only: those where a mask is true, or of these numbers, 0 to
+            ``batch.count - 1``, in this order and as often as they are named.  Nothing is copied but
+            the selection, and what is in the other slots does not matter.
         event : Event, optional
             Ends the call with `InterruptError` while it is set.
 
@@ -1243,22 +1249,26 @@ cdef class Port:
         int
             How many packets went.  If fewer than asked, the time was over, or an error or an
             interrupt came after the first, which the next call raises; go on from
-            ``start + n``.
+            ``start + n``, with the same `where`.
 
         Raises
         ------
         ValueError
-            A length is below 1, above the slot size or above 65535; nothing was sent.
+            A length is below 1, above the slot size or above 65535, or `where` has another shape; nothing
+            was sent.
+        IndexError
+            `where` selects a packet that the batch does not hold; nothing was sent.
         PacketError, LinkDownError, TimeoutError, ClosedError, InterruptError, DeviceGoneError
             As for send(), if no packet went.
         """
         cdef int64_t deadline = -1 if timeout is None else deadline_after(nanoseconds(timeout))
-        cdef Py_ssize_t first
-        cdef Py_ssize_t last
+        cdef SlotView slots
+        cdef int first
+        cdef int last
         cdef int sent = 0
         cdef int outcome
         cdef uint64_t call = 0
-        self.check_range(batch, start, stop, &first, &last)
+        where = self.select(batch, start, stop, where, &slots, &first, &last)    # held while `slots` is used
         if first == last:
             return 0
         while True:
@@ -1268,7 +1278,7 @@ cdef class Port:
                 raise self.failure(PATH_SEND, IS_SET, b"")
             with nogil:
                 take(&self.send_lock)
-                outcome = self.transmit(&batch.view, <int> first + sent, <int> last, &call)
+                outcome = self.transmit(&slots, first + sent, last, &call)
                 give(&self.send_lock)
             if outcome > 0:
                 sent += outcome
@@ -1328,29 +1338,39 @@ cdef class Port:
                 raise timed_out(path)
             left = time_left(deadline)
 
-    def _begin_send(self, Slots batch not None, start=0, stop=None):
+    def _begin_send(self, Slots batch not None, start=0, stop=None, where=None):
         """A send_batch that never waits, in steps."""
         cdef Sending rest = Sending()
         rest.port = self
         rest.batch = batch
-        self.check_range(batch, start, stop, &rest.first, &rest.last)
+        rest.order = self.select(batch, start, stop, where, &rest.slots, &rest.first, &rest.last)
         return rest
 
-    cdef int check_range(
-        self, Slots batch, object start, object stop, Py_ssize_t *first, Py_ssize_t *last,
-    ) except -1:
-        """Which packets of a batch to send, all of them of a length that can be."""
+    cdef bytes select(
+        self, Slots batch, object start, object stop, object where, SlotView *slots, int *first, int *last,
+    ):
+        """Which packets of a batch to send, all of them of a length that can be; answers what `slots.order` is in."""
         cdef int32_t largest = min(
             batch.view.slot_size, <int32_t> (LARGEST_PACKET + self.handle.packet_information))
-        cdef Py_ssize_t i
-        last[0] = batch.used if stop is None else within(stop, "stop", 0, batch.view.capacity)
-        first[0] = within(start, "start", 0, last[0])
+        cdef int32_t length
+        cdef Py_ssize_t used = batch.used
+        cdef Py_ssize_t most = batch.view.capacity
+        cdef bytes order = None
+        cdef int i
+        slots[0] = batch.view
+        if where is not None:
+            order = batch._select(where)
+            slots.order = <const int32_t *> PyBytes_AS_STRING(order)
+            used = most = PyBytes_GET_SIZE(order) // <Py_ssize_t> sizeof(int32_t)
+        last[0] = <int> (used if stop is None else within(stop, "stop", 0, most))
+        first[0] = <int> within(start, "start", 0, last[0])
         for i in range(first[0], last[0]):
-            if not 1 <= batch.view.lengths[i] <= largest:
-                raise ValueError(f"packet {i}: length {batch.view.lengths[i]} is not 1 to {largest}")
+            length = slot_length(slots, i)
+            if not 1 <= length <= largest:
+                raise ValueError(f"packet {slot_number(slots, i)}: length {length} is not 1 to {largest}")
         if first[0] == last[0]:
             self._must_be_open()
-        return 0
+        return order
 
     cdef void postpone(self, int outcome):
         """Let a later send raise what ended this one; a port that is closed or shut stays so."""
@@ -1823,7 +1843,7 @@ cdef class Sending:
             with nogil:
                 take(&self.port.send_lock)
                 outcome = self.port.transmit(
-                    &self.batch.view, <int> self.first + self.sent, <int> self.last, &self.call)
+                    &self.slots, self.first + self.sent, self.last, &self.call)
                 give(&self.port.send_lock)
             if outcome == WOULD_WAIT:
                 return False
@@ -1845,6 +1865,7 @@ cdef void one_slot(
     slot.limit = memory + room
     slot.lengths = length
     slot.headers = NULL
+    slot.order = NULL
     slot.cut = cut
     slot.cuts = 0
     slot.capacity = 1

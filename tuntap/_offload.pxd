@@ -29,8 +29,8 @@ cdef struct Offload:
     Window window
     uint64_t call                 # number of the call that was last here
     bint is_partial               # which is not at its end
-    int resume                    # the slot where it goes on
-    int base                      # slot of the first packet of the window
+    int resume                    # the packet where it goes on, by its place in the order of the call
+    int base                      # place of the first packet of the window
     int item                      # next of its items
     int sent                      # of a super-packet that the kernel refused, segments that went
     uint8_t headers[LARGEST_HEADER + GRO_HEADERS_MAX]

@@ -18,7 +18,7 @@ from tuntap._kernels.virtio cimport (
 from tuntap._os.lock cimport AtomicUint32
 from tuntap._os.native cimport (
     OFFLOAD_TCP4, OFFLOAD_TCP6, OFFLOAD_UDP, Handle, SlotView, os_recv_parts, os_send_parts,
-    slot_fill,
+    slot_at, slot_fill, slot_length, slot_number,
 )
 
 if (GRO_TCPV4, GRO_TCPV6, GRO_UDP) != (OFFLOAD_TCP4, OFFLOAD_TCP6, OFFLOAD_UDP):
@@ -41,10 +41,6 @@ cdef void offload_begin(
 
 
 # --- receive ---
-
-cdef inline uint8_t *slot_at(const SlotView *slots, int slot) noexcept nogil:
-    return slots.data + slot * slots.stride
-
 
 cdef int offload_recv(Offload *offload, Handle *handle, SlotView *slots, int stop, int *error) noexcept nogil:
     cdef int filled = deliver(offload, slots, 0, stop)
@@ -186,8 +182,7 @@ cdef int look(Offload *offload, SlotView *slots, int start, int stop) noexcept n
     cdef int at = start
     gro_begin(&offload.window, offload.types[0], offload.is_frame, offload.trusted, True)
     while at < stop:
-        # Another thread owns the array too: read once.
-        length = (<volatile int32_t *> slots.lengths)[at]
+        length = slot_length(slots, at)
         if length < 1 or length > largest:
             if at == start:
                 return -EINVAL
@@ -270,7 +265,7 @@ cdef inline void reject(Offload *offload, uint32_t type) noexcept nogil:
 
 cdef int send_whole(Offload *offload, Handle *handle, SlotView *slots, int slot) noexcept nogil:
     """Write a packet with the header the caller gave it, split if the kernel does not take it whole."""
-    cdef int32_t length = (<volatile int32_t *> slots.lengths)[slot]
+    cdef int32_t length = slot_length(slots, slot)
     cdef VirtioHeader header
     cdef VirtioHeader plain
     cdef Split split
@@ -280,7 +275,7 @@ cdef int send_whole(Offload *offload, Handle *handle, SlotView *slots, int slot)
     cdef int result
     if length < 1 or length > min(slots.slot_size, <int32_t> LARGEST_PACKET):
         return -EINVAL
-    cursor_set(&packet, slots.headers + slot * VIRTIO_HEADER_SIZE, VIRTIO_HEADER_SIZE)
+    cursor_set(&packet, slots.headers + slot_number(slots, slot) * VIRTIO_HEADER_SIZE, VIRTIO_HEADER_SIZE)
     memset(&header, 0, sizeof(header))
     virtio_decode(&packet, &header)
     type = type_of(&header)

@@ -1,6 +1,8 @@
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Protocol, TypeVar
 
+import numpy.typing as npt
+
 from tuntap._core import Port, Readable, Slots, Writable
 
 _T = TypeVar("_T")
@@ -30,6 +32,12 @@ class AsyncCalls:
         self, buffers: Sequence[Readable], timeout: float | None = None
     ) -> Coroutine[Any, Any, int]: ...
     def send_batch(
-        self, batch: Slots, timeout: float | None = None, *, start: int = 0, stop: int | None = None
+        self,
+        batch: Slots,
+        timeout: float | None = None,
+        *,
+        start: int = 0,
+        stop: int | None = None,
+        where: npt.ArrayLike | None = None,
     ) -> Coroutine[Any, Any, int]: ...
     def _send_now(self, packet: Readable) -> int: ...

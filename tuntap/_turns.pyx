@@ -424,13 +424,13 @@ class AsyncCalls:
         return begin(port, PATH_SEND, timeout, port_send, (port, port._joined(buffers), NO_WAIT), port)
 
     @coroutine
-    def send_batch(self, batch, timeout=None, *, start=0, stop=None):
+    def send_batch(self, batch, timeout=None, *, start=0, stop=None, where=None):
         """Send the packets of a batch in order; see `tuntap.Tun.send_batch`.
 
         Cancelled while it waits for room, it may have sent some of them.
         """
         cdef Port port = self
-        cdef Sending rest = port._begin_send(batch, start, stop)
+        cdef Sending rest = port._begin_send(batch, start, stop, where)
         return until_sent(port, seconds(timeout), rest)
 
     def _send_now(self, packet):

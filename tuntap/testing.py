@@ -19,7 +19,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from tuntap import _core, aio
-from tuntap._batch import PacketBatch
+from tuntap._batch import PacketBatch, selection
 from tuntap._config import AddressEntry, parse_offload
 from tuntap._device import Device, Tap, Tun
 from tuntap._errors import (
@@ -44,6 +44,9 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
     from tuntap._core import AddressTuple, ChangeTuple, Event, Readable, Writable
 
 _D = TypeVar("_D", bound=Device)
@@ -284,27 +287,40 @@ class _Memory(Device):
 
     def send_batch(
         self, batch: _core.Slots, timeout: float | None = None, *,
-        start: int = 0, stop: int | None = None, event: Event | None = None,
+        start: int = 0, stop: int | None = None, where: npt.ArrayLike | None = None,
+        event: Event | None = None,
     ) -> int:  # fmt: skip
-        stop = self._take_up_to(batch, start, stop)
-        count = super().send_batch(batch, timeout, start=start, stop=stop, event=event)
-        if isinstance(batch, PacketBatch):
-            self._count(0, count, int(batch.lengths[start : start + count].sum()))
+        order = None if where is None else selection(where, len(batch))
+        stop = self._take_up_to(batch, start, stop, order)
+        count = super().send_batch(batch, timeout, start=start, stop=stop, where=order, event=event)
+        self._count_batch(batch, start, count, order)
         return count
 
-    def _take_up_to(self, batch: _core.Slots, start: int, stop: int | None) -> int | None:
+    def _take_up_to(
+        self, batch: _core.Slots, start: int, stop: int | None, order: npt.NDArray[np.int32] | None
+    ) -> int | None:
         """Where a batch ends for this device: before the first packet that it does not take."""
         self._require_up()
         if isinstance(batch, PacketBatch) and not self.closed:
-            last = batch.count if stop is None else stop
-            if 0 <= start < last <= batch.capacity:
-                lengths = batch.lengths[start:last]
+            count, lengths, first_bytes = batch.count, batch.lengths, batch.data[:, 0]
+            if order is not None:
+                count, lengths, first_bytes = order.size, lengths[order], first_bytes[order]
+            last = count if stop is None else stop
+            if 0 <= start < last <= lengths.size:
+                lengths = lengths[start:last]
                 right = bool(((lengths >= 1) & (lengths <= batch.slot_size)).all())
-                bad = [i for i in range(start, last) if right and not self._takes(int(batch.data[i, 0]))]
+                bad = [i for i in range(start, last) if right and not self._takes(int(first_bytes[i]))]
                 if bad and bad[0] == start:
                     raise self._refusal()
                 return bad[0] if bad else last
         return stop
+
+    def _count_batch(
+        self, batch: _core.Slots, start: int, count: int, order: npt.NDArray[np.int32] | None
+    ) -> None:
+        if isinstance(batch, PacketBatch):
+            lengths = batch.lengths if order is None else batch.lengths[order]
+            self._count(0, count, int(lengths[start : start + count].sum()))
 
 
 class MemoryTun(_Memory, Tun):
@@ -354,12 +370,13 @@ class _AsyncMemory(aio._AsyncDevice, _Memory):
         return self.send(self._joined(buffers), timeout)
 
     async def send_batch(  # type: ignore[override]
-        self, batch: _core.Slots, timeout: float | None = None, *, start: int = 0, stop: int | None = None
-    ) -> int:
-        stop = self._take_up_to(batch, start, stop)
-        count = await super().send_batch(batch, timeout, start=start, stop=stop)
-        if isinstance(batch, PacketBatch):
-            self._count(0, count, int(batch.lengths[start : start + count].sum()))
+        self, batch: _core.Slots, timeout: float | None = None, *,
+        start: int = 0, stop: int | None = None, where: npt.ArrayLike | None = None,
+    ) -> int:  # fmt: skip
+        order = None if where is None else selection(where, len(batch))
+        stop = self._take_up_to(batch, start, stop, order)
+        count = await super().send_batch(batch, timeout, start=start, stop=stop, where=order)
+        self._count_batch(batch, start, count, order)
         return count
 
     def _send_now(self, packet: Readable) -> int:

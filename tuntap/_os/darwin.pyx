@@ -521,8 +521,8 @@ cdef int send_messages(Handle *handle, SlotView *slots, int start, int stop, int
         handle.failed[PATH_SEND] = b"sendmsg_x"
         memset(messages, 0, sizeof(messages))
         while at + ready < stop and ready < BATCH:
-            packet = slots.data + (at + ready) * slots.stride
-            length = (<volatile int32_t *> slots.lengths)[at + ready]
+            packet = slot_at(slots, at + ready)
+            length = slot_length(slots, at + ready)
             if length < 1 or length > slots.slot_size or packet[0] >> 4 not in (4, 6):
                 error[0] = EINVAL         # once those before it are sent
                 break
@@ -561,11 +561,11 @@ cdef int send_frames(Handle *handle, SlotView *slots, int start, int stop, int *
     error[0] = 0
     handle.failed[PATH_SEND] = b"write"
     while i < stop:
-        length = (<volatile int32_t *> slots.lengths)[i]
+        length = slot_length(slots, i)
         if length < 1 or length > slots.slot_size:
             error[0] = EINVAL
             break
-        if write(<int> state.sender, slots.data + i * slots.stride, length) < 0:
+        if write(<int> state.sender, slot_at(slots, i), length) < 0:
             if errno == EINTR:
                 continue
             if errno != EAGAIN:

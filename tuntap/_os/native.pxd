@@ -163,12 +163,14 @@ cdef struct Handle:
     int backoff               # nanoseconds a send has slept last because the system had no room
     uint64_t realm            # the network namespace `control` is in; 0 if that is not known
 
-# Slots of a batch.  Slot i starts at data + i * stride and holds at most slot_size bytes.
+# Slots of a batch.  Slot i starts at data + i * stride and holds at most slot_size bytes.  A receive fills them as
+# they lie, a send may go by an order: what it counts are places in that, not slots.
 cdef struct SlotView:
     uint8_t *data
     uint8_t *limit            # end of the memory that may be written behind the last slot
     int32_t *lengths
     uint8_t *headers          # a virtio-net header of VIRTIO_HEADER_SIZE bytes for each slot, or NULL
+    const int32_t *order      # the slot of each packet to send, or NULL: as they lie
     int32_t *cut              # indices of packets that did not fit their slot
     int32_t cuts              # how many there are
     int32_t capacity
@@ -247,8 +249,8 @@ cdef void os_own(Handle *handle) noexcept nogil                   # an adopted `
 cdef int os_inspect(Handle *handle, const char *name) noexcept nogil    # configuration, no packets
 cdef void os_close(Handle *handle) noexcept nogil
 
-# Packets.  Both move what they can without waiting, from slot `start` up to before `stop`, and
-# return how many packets moved; `error` gets the errno that stopped them (0: full or would block).
+# Packets.  Both move what they can without waiting, from slot `start` up to before `stop` (os_send: of the order),
+# and return how many packets moved; `error` gets the errno that stopped them (0: full or would block).
 cdef int os_recv(Handle *handle, SlotView *slots, int start, int stop, int *error) noexcept nogil
 cdef int os_send(Handle *handle, SlotView *slots, int start, int stop, int *error) noexcept nogil
 
@@ -321,6 +323,21 @@ cdef inline void handle_clear(Handle *handle) noexcept nogil:
     handle.header_size = handle.offload = handle.detached = handle.backoff = 0
     handle.record_buffer = handle.record_timestamp = handle.record_alignment = 0
     handle.realm = 0
+
+
+cdef inline intptr_t slot_number(const SlotView *slots, int i) noexcept nogil:
+    """The slot of the i-th packet to send."""
+    return i if slots.order == NULL else slots.order[i]
+
+
+cdef inline uint8_t *slot_at(const SlotView *slots, int i) noexcept nogil:
+    """The i-th packet to send."""
+    return slots.data + slot_number(slots, i) * slots.stride
+
+
+cdef inline int32_t slot_length(const SlotView *slots, int i) noexcept nogil:
+    """Its length now: another thread owns the array too, so it is to be read once, and checked."""
+    return (<volatile int32_t *> slots.lengths)[slot_number(slots, i)]
 
 
 cdef inline void slot_fill(SlotView *slots, int slot, intptr_t size) noexcept nogil:

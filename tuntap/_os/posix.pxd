@@ -6,8 +6,8 @@ from libc.stdint cimport int32_t, int64_t, intptr_t, uint8_t
 from libc.string cimport memset
 
 from tuntap._os.native cimport (
-    LAYER_UNKNOWN, PATH_CONTROL, PATH_RECV, PATH_SEND, Handle, Part, SlotView,
-    slot_fill,
+    LAYER_UNKNOWN, PATH_CONTROL, PATH_RECV, PATH_SEND, Handle, Part, SlotView, slot_at,
+    slot_fill, slot_length,
 )
 
 cdef extern from "<fcntl.h>" nogil:
@@ -328,10 +328,8 @@ cdef inline int posix_send(
     cdef ssize_t size
     error[0] = 0
     while i < stop:
-        packet = slots.data + i * slots.stride
-        # The caller's array may have changed since it was checked, and may change now: another
-        # thread owns it too, so it is read once.
-        length = (<volatile int32_t *> slots.lengths)[i]
+        packet = slot_at(slots, i)
+        length = slot_length(slots, i)    # may have changed since the caller's array was checked
         if length < 1 or length > slots.slot_size or handle.prefix and packet[0] >> 4 not in (4, 6):
             handle.failed[PATH_SEND] = b"write"
             error[0] = EINVAL

@@ -12,7 +12,7 @@ from libc.string cimport memcpy, memset
 from tuntap._os.adapters cimport *
 from tuntap._os.iphelper cimport HKEY, REG_SZ, RegCloseKey, RegSetValueExW
 from tuntap._os.native cimport (
-    Handle, LAYER_TAP, PATH_CONTROL, PATH_RECV, PATH_SEND, SlotView, slot_fill,
+    Handle, LAYER_TAP, PATH_CONTROL, PATH_RECV, PATH_SEND, SlotView, slot_at, slot_fill, slot_length,
 )
 from tuntap._os.win32 cimport *
 
@@ -372,12 +372,12 @@ cdef inline int tap_send(
             code = finish(tap, send, &size)
             if code:
                 break                 # what was sent before did not go
-        length = (<volatile int32_t *> slots.lengths)[slot]
+        length = slot_length(slots, slot)
         if not <int32_t> HEADER_SIZE <= length <= min(slots.slot_size, <int32_t> FRAME_SIZE):
             handle.failed[PATH_SEND] = b"send"
             error[0] = EINVAL
             break
-        memcpy(send.frame, slots.data + slot * slots.stride, <size_t> length)
+        memcpy(send.frame, slot_at(slots, slot), <size_t> length)
         send.is_pending = True
         if not WriteFile(tap.file, send.frame, <DWORD> length, NULL, &send.overlapped):
             code = <int> GetLastError()

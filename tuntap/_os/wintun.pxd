@@ -8,7 +8,9 @@ from libc.stdint cimport int32_t, intptr_t, uint8_t, uint16_t, uint32_t, uint64_
 from libc.stdio cimport snprintf
 from libc.string cimport memcpy, strcspn
 
-from tuntap._os.native cimport Handle, Log, PATH_CONTROL, PATH_RECV, PATH_SEND, SlotView, slot_fill
+from tuntap._os.native cimport (
+    Handle, Log, PATH_CONTROL, PATH_RECV, PATH_SEND, SlotView, slot_at, slot_fill, slot_length,
+)
 from tuntap._os.win32 cimport *
 
 cdef extern from *:
@@ -238,8 +240,8 @@ cdef inline int tunnel_send(
             handle.failed[PATH_SEND] = b"send"
             error[0] = ENETDOWN
             break
-        size = (<volatile int32_t *> slots.lengths)[slot]
-        if not is_ip(slots.data + slot * slots.stride, min(size, slots.slot_size)):
+        size = slot_length(slots, slot)
+        if not is_ip(slot_at(slots, slot), min(size, slots.slot_size)):
             handle.failed[PATH_SEND] = b"send"
             error[0] = EINVAL
             break
@@ -252,7 +254,7 @@ cdef inline int tunnel_send(
             else:
                 error[0] = -win_result(handle, PATH_SEND, b"WintunAllocateSendPacket", code)
             break
-        memcpy(packet, slots.data + slot * slots.stride, <size_t> size)
+        memcpy(packet, slot_at(slots, slot), <size_t> size)
         WINTUN.SendPacket(tunnel.session, packet)
         tunnel.backoff = 0
         slot += 1
