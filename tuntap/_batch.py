@@ -101,6 +101,12 @@ class PacketBatch(_core.Slots):
     headers : ndarray of `tuntap.offload.HEADER`, shape (capacity,)
         What each packet is, of a device opened with ``offload="superpackets"``; all zero for an
         ordinary packet, and so after every other receive and after `fill`.
+
+    Notes
+    -----
+    ``batch[i]`` is a view of one packet, ``batch[-1]`` of the last.  Of several there is no such thing as a
+    view: ``batch.data[mask]`` is numpy's, and copies the slots whole.  To send some of the packets, in any
+    order, no copy is needed: ``send_batch(batch, where=mask)``.
     """
 
     data: npt.NDArray[np.uint8]
@@ -184,7 +190,10 @@ class PacketBatch(_core.Slots):
         try:
             position = range(self.count)[operator.index(index)]
         except TypeError:
-            raise TypeError("a batch is indexed by one integer; slice batch.data and batch.lengths") from None
+            raise TypeError(
+                "a batch is indexed by one integer; slice batch.data and batch.lengths, or send what a mask or "
+                "an index array selects with send_batch(batch, where=...), which copies nothing"
+            ) from None
         except IndexError:
             raise IndexError(f"packet {index} of a batch that holds {self.count}") from None
         return position, self.headroom + max(int(self.lengths[position]), 0)
