@@ -206,7 +206,8 @@ class TestSend:
         [
             (np.ones(7, bool), ValueError), (np.ones(9, bool), ValueError),
             (np.ones((8, 1), bool), ValueError), (True, ValueError), (0, ValueError), ([[0]], ValueError),
-            ([0.0], TypeError), (np.ones(8), TypeError), ("0", TypeError), (slice(1), TypeError), ({0}, TypeError), ([2**64], TypeError),
+            ([0.0], TypeError), (np.ones(8), TypeError), ("0", TypeError), (slice(1), TypeError),
+            ({0}, TypeError), ([2**64], TypeError), (object(), TypeError),
             ([8], IndexError), ([-1], IndexError), ([2**31], IndexError), ([2**63 - 1], IndexError),
             ([-(2**63)], IndexError), (np.array([2**64 - 1], np.uint64), IndexError),
         ],
