@@ -32,9 +32,11 @@ if sysconfig.get_platform().startswith("win"):  # Microsoft's compiler; a MinGW 
     flags = ["/Od", "/Z7"] if debug else ["/O2", "/volatile:ms"]
 
 SOURCES = {
+    "tuntap._columns": "tuntap/_columns.pyx",
     "tuntap._core": "tuntap/_core.pyx",
     "tuntap._kernels.bpf": "tuntap/_kernels/bpf.pyx",
     "tuntap._kernels.checksum": "tuntap/_kernels/checksum.pyx",
+    "tuntap._kernels.columns": "tuntap/_kernels/columns.pyx",
     "tuntap._kernels.gro": "tuntap/_kernels/gro.pyx",
     "tuntap._kernels.gso": "tuntap/_kernels/gso.pyx",
     "tuntap._offload": "tuntap/_offload.pyx",

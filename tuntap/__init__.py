@@ -2,7 +2,7 @@
 
 from importlib.metadata import PackageNotFoundError, version
 
-from tuntap import bpf, framed, offload
+from tuntap import bpf, columns, framed, offload
 from tuntap._batch import PacketBatch
 from tuntap._config import Statistics
 from tuntap._core import Event, delete, features, find_utun_fd, interfaces
@@ -45,6 +45,7 @@ __all__ = [
     "TunTapError",
     "UnsupportedError",
     "bpf",
+    "columns",
     "delete",
     "delete_driver",
     "features",

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from tuntap import _core
-from tuntap._config import parse_integer
+from tuntap import _columns, _core
+from tuntap._config import parse_flag, parse_integer
+from tuntap.columns import Columns, Table, dtype_of, plan_of
 
 if TYPE_CHECKING:
     from tuntap._core import Writable
@@ -184,6 +185,71 @@ class PacketBatch(_core.Slots):
     def _select(self, where: npt.ArrayLike) -> bytes:
         """The numbers of the packets that a send is to take, as the core reads them."""
         return selection(where, self.count).tobytes()
+
+    def columns(
+        self,
+        fields: Iterable[str] | None = None,
+        *,
+        out: Table | Mapping[str, npt.NDArray[Any]] | None = None,
+        symmetric: bool = False,
+        seed: int = 0,
+    ) -> Table:
+        """What the headers of the packets say, as a table with a row for each: one pass without the GIL.
+
+        Whether there is an Ethernet header is `layer`'s matter.  Nothing is guessed: what a packet does not
+        have, or has not whole, is 0, and `marks` (`tuntap.columns.Mark`) says so.
+
+        Parameters
+        ----------
+        fields : iterable of str, optional
+            Names of `tuntap.columns.DTYPE`; by default all, or those of `out`.  Only these are computed.
+        out : structured ndarray, Columns, or mapping of str to ndarray, optional
+            Where to put them, at least `count` rows: a structured array of some of the fields, each of its
+            dtype in `tuntap.columns.DTYPE`; preallocated columns; or arrays by the name of the field.  Rows
+            behind the last packet are left alone.
+        symmetric : bool, optional
+            Make `flow_hash` the same for both directions of a flow.
+        seed : int, optional
+            0 to 2**64 - 1.  Flow hashes of one seed are the same on every machine; who chooses packets so
+            that their hashes meet has to know the seed.
+
+        Returns
+        -------
+        structured ndarray, shape (count,), or Columns
+            What was filled: an array of its own, the first rows of `out`, or the columns.
+
+        Raises
+        ------
+        ValueError
+            There is no such field, or `out` has too few rows.
+        TypeError
+            `out` is none of these, or one of its fields is not of the right dtype.
+
+        Examples
+        --------
+        >>> import tuntap
+        >>> batch = tuntap.PacketBatch(64, 1500)
+        >>> _ = batch.fill([tuntap.testing.udp("10.0.0.1", "10.0.0.2", 53, 4000, b"x" * 100)])
+        >>> table = batch.columns(["length", "src_port", "dst_port"])
+        >>> table["src_port"].tolist(), table["length"].tolist()
+        ([53], [128])
+        """
+        symmetric = parse_flag(symmetric, "symmetric")
+        seed = parse_integer(seed, "seed", 0, 2**64 - 1)
+        if out is None:
+            out = np.empty(self.count, dtype_of(fields if fields is None else tuple(fields)))
+        elif fields is not None:
+            raise ValueError("fields are those of out: give one of the two")
+        if isinstance(out, np.ndarray):
+            count = self.count
+            _columns.read_table(self, out, plan_of(out.dtype), symmetric, seed)
+            return out[:count]
+        if not isinstance(out, Columns):
+            if not isinstance(out, Mapping):
+                raise TypeError(f"out must be a structured array or columns, not {type(out).__name__}")
+            out = Columns.wrap(out)
+        _columns.read_columns(self, out._memory, symmetric, seed)
+        return out
 
     def _locate(self, index: int) -> tuple[int, int]:
         """Row of a packet in `buffer`, and the column behind its last byte."""

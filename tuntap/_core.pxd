@@ -23,6 +23,7 @@ cdef class Slots:
     cdef Py_buffer lengths_memory
     cdef Py_buffer headers_memory
     cdef int32_t used
+    cdef int link_layer
 
 
 cdef class SuperPacketTypes:
@@ -41,6 +42,7 @@ cdef class Port:
     cdef Offload *offload           # NULL unless packets have a virtio-net header
     cdef Records *records           # NULL unless they are received in BPF records
     cdef SuperPacketTypes types     # shared by the queues of a device
+    cdef int layer
     cdef char label[64]             # the name in messages; empty before the first use
     cdef readonly dict _loops       # of each event loop that has a task waiting here, its `Waits`
     cdef object __weakref__

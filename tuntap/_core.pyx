@@ -235,6 +235,7 @@ cdef class Slots:
         self.view.cut = <int32_t *> malloc(self.view.capacity * sizeof(int32_t))
         if self.view.cut == NULL:
             raise MemoryError()
+        self.link_layer = LAYER_TUN
 
     def __dealloc__(self):
         free(self.view.cut)
@@ -265,6 +266,15 @@ cdef class Slots:
     @count.setter
     def count(self, count):
         self.used = <int32_t> within(count, "count", 0, self.view.capacity)
+
+    @property
+    def layer(self):
+        """int: What the packets are: 3 for IP packets, as at first, 2 for Ethernet frames; set by every receive."""
+        return self.link_layer
+
+    @layer.setter
+    def layer(self, layer):
+        self.link_layer = <int> within(layer, "layer", LAYER_TAP, LAYER_TUN)
 
     @property
     def truncated(self):
@@ -637,17 +647,19 @@ cdef class Port:
         with nogil:
             result = os_open(&handle, &request)
         self._take(&handle, result, name)
+        self.layer = layer
         self.learn_label()
         return bool(handle.created)
 
-    def _adopt(self, intptr_t io):
-        """Borrow a descriptor; answers its layer."""
+    def _adopt(self, intptr_t io, int layer):
+        """Borrow a descriptor of packets of this layer, as far as anybody knows; answers its own, or 0."""
         cdef Handle handle
         cdef int result
         self._must_be_new()
         with nogil:
             result = os_adopt(&handle, io)
         self._take(&handle, result, f"descriptor {io}")
+        self.layer = layer
         if handle.layer != LAYER_UNKNOWN:
             self.learn_label()
         return handle.layer
@@ -683,6 +695,7 @@ cdef class Port:
             failed = of.end()
         of.check(result, failed)
         self._take(&handle, result, of._label)
+        self.layer = of.layer
         if has_offload:
             self.types = of.types
             self._use_offload(is_frame, whole, trusted)
@@ -1120,6 +1133,7 @@ cdef class Port:
         """
         batch.used = 0
         batch.used = self.receive_all(&batch.view, batch.view.capacity, timeout, event)
+        batch.link_layer = self.layer
         return batch.used
 
     def send(self, packet, timeout=None, *, Event event=None):
@@ -2112,6 +2126,7 @@ def split_into(packet, bytes header, Slots batch not None):
     cdef int i
     batch.used = 0
     batch.view.cuts = 0
+    batch.link_layer = LAYER_TUN
     get_packet(packet, &memory)
     try:
         if overlap(&memory, &batch.memory):
@@ -2149,6 +2164,7 @@ def coalesce_into(Slots batch not None, Slots into not None, bint udp=True):
         raise ValueError("a batch cannot be coalesced into itself")
     into.used = 0
     into.view.cuts = 0
+    into.link_layer = LAYER_TUN
     if into.view.headers == NULL or into.view.slot_size < LARGEST_PACKET:
         raise ValueError(f"super-packets need slots of {LARGEST_PACKET} bytes")
     if into.view.capacity < packets:

@@ -397,7 +397,7 @@ class Device(Queue):
         checksums = _config.parse_flag(checksums, "checksums")
         has_offload, whole = _config.parse_offload(False if offload is None else offload)
         device = cls.__new__(cls)
-        layer = device._adopt(fd)
+        layer = device._adopt(fd, cls._layer)
         if layer not in (0, cls._layer):
             device.close()
             other = "Tap" if layer == _LAYER_TAP else "Tun"

@@ -6,11 +6,20 @@ from tuntap._kernels.cursor cimport Cursor, get8, get16
 
 cdef enum:
     PROTOCOL_HOP_BY_HOP = 0
+    PROTOCOL_ICMP = 1
     PROTOCOL_TCP = 6
     PROTOCOL_UDP = 17
+    PROTOCOL_DCCP = 33
     PROTOCOL_ROUTING = 43
     PROTOCOL_FRAGMENT = 44
+    PROTOCOL_AUTHENTICATION = 51
+    PROTOCOL_ICMPV6 = 58
     PROTOCOL_DESTINATION = 60
+    PROTOCOL_SCTP = 132
+    PROTOCOL_MOBILITY = 135
+    PROTOCOL_UDPLITE = 136
+    PROTOCOL_HIP = 139
+    PROTOCOL_SHIM6 = 140
 
 cdef enum:
     ETHERNET_HEADER_SIZE = 14
@@ -24,6 +33,8 @@ cdef enum:
     IPV4_FRAGMENT_MASK = 0x3fff       # more fragments, and the offset
     TCP_HEADER_SIZE = 20
     UDP_HEADER_SIZE = 8
+    ICMP_HEADER_SIZE = 8
+    SCTP_HEADER_SIZE = 12             # and the least that DCCP has
 
 cdef struct Layout:
     size_t network            # where the IP header starts

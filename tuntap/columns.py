@@ -1,0 +1,182 @@
+"""What the headers of a batch's packets say, as columns: see `PacketBatch.columns`."""
+
+from __future__ import annotations
+
+import enum
+import functools
+import ipaddress
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from tuntap import _columns
+
+__all__ = ["DTYPE", "FIVE_TUPLE", "Columns", "Mark", "addresses"]
+
+_SUBARRAYS = {"16u1": (np.uint8, 16)}
+
+#: Every field there is: the dtype of what `PacketBatch.columns` returns unless told otherwise.
+DTYPE = np.dtype(
+    {
+        "names": [name for name, _, _ in _columns.FIELDS],
+        "formats": [_SUBARRAYS.get(kind, kind) for _, kind, _ in _columns.FIELDS],
+        "offsets": [offset for _, _, offset in _columns.FIELDS],
+        "itemsize": _columns.ROW_SIZE,
+    }
+)
+
+#: The fields that tell one flow from another.
+FIVE_TUPLE = ("protocol", "src4", "dst4", "src6", "dst6", "src_port", "dst_port")
+
+
+class Mark(enum.IntFlag):
+    """The bits of the field `marks`: what is known of a packet.
+
+    A field says something only where its mark is there; everything else is 0.
+    """
+
+    #: There is an IPv4 or IPv6 header, whole and no contradiction in itself.
+    IP = _columns.MARKS["IP"]
+    #: Behind it there is one of TCP, UDP, UDP-Lite, SCTP, DCCP, ICMP or ICMPv6, likewise.
+    TRANSPORT = _columns.MARKS["TRANSPORT"]
+    #: It is a part of an IP packet; only the first has a transport header.
+    FRAGMENT = _columns.MARKS["FRAGMENT"]
+    #: There are IPv4 options or IPv6 extension headers, which were passed over.
+    OPTIONS = _columns.MARKS["OPTIONS"]
+    #: It is shorter than a header says, or than a header.
+    TRUNCATED = _columns.MARKS["TRUNCATED"]
+    #: A header contradicts itself or the packet it is in; nothing behind that is known.
+    MALFORMED = _columns.MARKS["MALFORMED"]
+    #: The frame has a VLAN tag.
+    VLAN = _columns.MARKS["VLAN"]
+    #: There are bytes behind the end of the IP packet, as short Ethernet frames have.
+    PADDED = _columns.MARKS["PADDED"]
+
+
+class Columns(Mapping[str, npt.NDArray[Any]]):
+    """Preallocated columns: one contiguous array for each field, filled again and again.
+
+    The arrays are the same for ever, so that what is made of them without a copy (pandas, Arrow, torch)
+    shows what the last ``batch.columns(out=columns)`` has filled in.
+
+    Parameters
+    ----------
+    capacity : int
+        Number of rows.
+    fields : iterable of str, optional
+        Names of `DTYPE`; all by default.
+    """
+
+    def __init__(self, capacity: int, fields: Iterable[str] | None = None) -> None:
+        names = check_fields(fields)
+        self._hold({name: np.zeros((capacity, *DTYPE[name].shape), DTYPE[name].base) for name in names})
+
+    @classmethod
+    def wrap(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> Columns:
+        """Use the caller's own arrays, without a copy.
+
+        Parameters
+        ----------
+        arrays : mapping of str to ndarray
+            Writable, of the field's dtype in `DTYPE`, and of shape (rows,), or (rows, 16) for an IPv6
+            address; rows may lie apart (strides).
+
+        Raises
+        ------
+        TypeError, ValueError
+            An array is not of the field's dtype or shape, or read-only, or there is no such field.
+        """
+        for name, array in arrays.items():
+            check_fields([name])
+            if not isinstance(array, np.ndarray) or array.dtype != DTYPE[name].base:
+                given = array.dtype if isinstance(array, np.ndarray) else type(array).__name__
+                raise TypeError(f"column {name!r} must be an array of dtype {DTYPE[name].base}, not {given}")
+            if array.ndim != 1 + len(DTYPE[name].shape) or array.shape[1:] != DTYPE[name].shape:
+                wanted = ("rows", *map(str, DTYPE[name].shape))
+                raise ValueError(f"column {name!r} must be of shape ({', '.join(wanted)}), not {array.shape}")
+            if not array.flags.writeable:
+                raise ValueError(f"column {name!r} is read-only")
+            if array.ndim == 2 and array.strides[1] != 1:
+                raise ValueError(f"column {name!r}: the 16 bytes of an address must lie together")
+        self = cls.__new__(cls)
+        self._hold(dict(arrays))
+        return self
+
+    def _hold(self, arrays: dict[str, npt.NDArray[Any]]) -> None:
+        self._arrays = arrays
+        self._memory = _columns.ColumnMemory(arrays)
+
+    @property
+    def capacity(self) -> int:
+        """int: Number of rows."""
+        return self._memory.capacity
+
+    def __getitem__(self, name: str) -> npt.NDArray[Any]:
+        return self._arrays[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._arrays)
+
+    def __len__(self) -> int:
+        return len(self._arrays)
+
+    def __repr__(self) -> str:
+        return f"<Columns of {self.capacity} rows: {', '.join(self)}>"
+
+
+#: What `PacketBatch.columns` fills.
+Table: TypeAlias = "npt.NDArray[np.void] | Columns"
+
+
+def addresses(
+    column: npt.NDArray[np.unsignedinteger[Any]],
+) -> list[ipaddress.IPv4Address] | list[ipaddress.IPv6Address]:
+    """The addresses of a column as objects of `ipaddress`, for people to read.
+
+    Parameters
+    ----------
+    column : ndarray of uint32, shape (n,), or of uint8, shape (n, 16)
+        Such as `src4`, or such as `src6`.
+    """
+    column = np.asarray(column)
+    if column.dtype == np.uint32 and column.ndim == 1:
+        return list(map(ipaddress.IPv4Address, column.tolist()))
+    if column.dtype == np.uint8 and column.ndim == 2 and column.shape[1] == 16:
+        return [ipaddress.IPv6Address(row.tobytes()) for row in column]
+    raise TypeError(f"addresses are uint32 or 16 bytes each, not {column.dtype} of shape {column.shape}")
+
+
+def check_fields(fields: Iterable[str] | None) -> tuple[str, ...]:
+    """Names of fields, in the order in which they are asked for."""
+    if fields is None:
+        return tuple(DTYPE.names or ())
+    if isinstance(fields, str):
+        raise TypeError(f"fields is several names, such as [{fields!r}], not one")
+    names = tuple(fields)
+    for name in names:
+        if name not in (DTYPE.names or ()):
+            raise ValueError(f"no field {name!r}; there are {', '.join(DTYPE.names or ())}")
+    if len(set(names)) != len(names):
+        raise ValueError("a field is asked for twice")
+    return names
+
+
+@functools.lru_cache(256)
+def dtype_of(fields: tuple[str, ...] | None) -> np.dtype[np.void]:
+    """The dtype of a table of some of the fields, next to each other."""
+    names = check_fields(fields)
+    return DTYPE if names == DTYPE.names else np.dtype([(name, DTYPE[name]) for name in names], align=True)
+
+
+@functools.lru_cache(256)
+def plan_of(dtype: np.dtype[np.void]) -> _columns.Plan:
+    """How a table of this dtype is filled; a TypeError if it is none."""
+    if dtype.fields is None:
+        raise TypeError(f"out must be a structured array, not one of dtype {dtype}")
+    names = check_fields(dtype.names)
+    for name in names:
+        if dtype[name] != DTYPE[name]:
+            raise TypeError(f"field {name!r} must be of dtype {DTYPE[name]}, not {dtype[name]}")
+    return _columns.Plan({name: dtype.fields[name][1] for name in names}, dtype.itemsize)
