@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import operator
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -11,10 +12,10 @@ import numpy.typing as npt
 
 from tuntap import _columns, _core
 from tuntap._config import parse_flag, parse_integer
-from tuntap.columns import Columns, Table, dtype_of, plan_of
+from tuntap.columns import Columns, Source, Table, check_source, dtype_of, plan_of, rows_of
 
 if TYPE_CHECKING:
-    from tuntap._core import Writable
+    from tuntap._core import Readable, Writable
 
 #: The virtio-net header in front of a super-packet (``struct virtio_net_hdr``, linux/virtio_net.h).
 HEADER = np.dtype(
@@ -28,6 +29,9 @@ HEADER = np.dtype(
     ]
 )
 
+_LAYER_FRAMES = 2
+_TAG_FIELDS = {"vlan", "vlan_priority"}
+_FRAME_FIELDS = {"eth_src", "eth_dst", *_TAG_FIELDS}
 _SELECTION_MAX = 2**31 - 1  # packets, as often as each is named
 
 
@@ -251,14 +255,150 @@ class PacketBatch(_core.Slots):
         _columns.read_columns(self, out._memory, symmetric, seed)
         return out
 
+    def fix_checksums(self, where: npt.ArrayLike | None = None) -> int:
+        """Make the checksums of packets right after their bytes were changed: one pass without the GIL.
+
+        That of the IPv4 header, and that of TCP, UDP, UDP-Lite, ICMP or ICMPv6 over all its bytes.
+
+        Parameters
+        ----------
+        where : array of bool, shape (count,), or of int, optional
+            Which packets; all by default.
+
+        Returns
+        -------
+        int
+            Of how many all checksums are right now.  The others have one that nobody can know or that is not
+            made here, and which is as it was: of a fragment, SCTP or DCCP, a header that is not whole, a
+            packet that was cut, one with an IPv6 routing header that is not done, and what is no IP packet.
+        """
+        return _columns.fix_batch(self, None if where is None else self._select(where))
+
+    def update(
+        self, columns: Source, fields: Iterable[str] | None = None, where: npt.ArrayLike | None = None
+    ) -> int:
+        """Write columns into the headers of packets, whose checksums follow: one pass without the GIL.
+
+        The checksums are not made anew: they follow what changes (RFC 1624).  So a wrong one stays wrong, as
+        the receiver has to see it, a payload is not looked at, and the parts of a fragmented packet can be
+        changed one by one.
+
+        Parameters
+        ----------
+        columns : structured ndarray, or mapping of str to array or scalar
+            Row i is that of packet i, and a scalar that of all: what `columns` has filled, changed; or arrays
+            by the name of the field.  Addresses may be text or objects of `ipaddress`, too.
+        fields : iterable of str, optional
+            Which of the columns to write; all by default.  Possible are eth_src, eth_dst, vlan, vlan_priority
+            (of frames that have them), dscp, ecn, flow_label, ip_id (of IPv4), ttl, src4, dst4, src6, dst6,
+            src_port, dst_port, tcp_seq, tcp_ack, tcp_flags, tcp_window, icmp_id and icmp_seq (of echoes).
+        where : array of bool, shape (count,), or of int, optional
+            Which packets; all by default.
+
+        Returns
+        -------
+        int
+            How many packets have taken those of the fields that they have at all.  The others are as they
+            were: they have a checksum that would have to follow, in a header that is not whole or of SCTP or
+            DCCP.
+
+        Raises
+        ------
+        ValueError
+            A field cannot be written, a value does not fit it, or there are too few rows.
+        TypeError
+            A column is not of integers.
+        """
+        arrays = check_source(columns, _columns.UPDATABLE, "written into a packet", fields)
+        wanted = 0
+        for name in arrays:
+            wanted |= _columns.UPDATABLE[name]
+        chosen = None if where is None else self._select(where)
+        return _columns.update_batch(self, rows_of(arrays, self.count)[1], wanted, chosen)
+
+    def build(self, columns: Source, payload: Readable | None = None, *, count: int | None = None) -> int:
+        """Make packets of columns, for load and for tests: one pass without the GIL.
+
+        They are IPv4 or IPv6 packets without options, of TCP, UDP, ICMP (1), ICMPv6 (58) or any other
+        protocol, which is then all payload; with `layer` 2 in an Ethernet frame, which has a VLAN tag if
+        there is a column of it.  Lengths and checksums are right.
+
+        Parameters
+        ----------
+        columns : structured ndarray, or mapping of str to array or scalar
+            Fields of `tuntap.columns.DTYPE` as for `update`, and version (4 or 6; if missing, that of the
+            addresses), protocol (never missing), ip_flags, icmp_type, icmp_code, payload_length.  What is
+            missing is 0, `ttl` 64.
+        payload : buffer of bytes, or ndarray of uint8, shape (rows, bytes), optional
+            The same for all, or a row for each packet, of which `payload_length` bytes are taken, all by
+            default.  Without it a payload is zeros.
+        count : int, optional
+            How many packets; by default as many as there are rows, 1 if everything is the same for all.
+
+        Returns
+        -------
+        int
+            How many; `count` afterwards.
+
+        Raises
+        ------
+        ValueError, TypeError
+            A column is none of these or does not fit, or a packet does not fit a slot or is too large for IP;
+            the batch is empty then.
+
+        Examples
+        --------
+        >>> import numpy as np, tuntap
+        >>> batch = tuntap.PacketBatch(64, 1500)
+        >>> ports = np.arange(4000, 4064)
+        >>> batch.build({"src4": "10.0.0.1", "dst4": "10.0.0.2", "protocol": 17, "src_port": ports}, b"hello")
+        64
+        """
+        self.count = 0
+        arrays = check_source(columns, _columns.BUILDABLE, "built into a packet")
+        room = None if payload is None else _payload_rows(payload)
+        width = 0 if room is None else room.shape[1]
+        if "protocol" not in arrays:
+            raise ValueError("protocol is missing: 17 for UDP, 6 for TCP, 1 for ICMP, 58 for ICMPv6")
+        if "version" not in arrays:
+            versions = {
+                4 if name.endswith("4") else 6 for name in ("src4", "dst4", "src6", "dst6") if name in arrays
+            }
+            if len(versions) != 1:
+                raise ValueError("version is missing, and there are addresses of both or of none")
+            arrays["version"] = np.array([versions.pop()], np.uint8)
+        if self.layer != _LAYER_FRAMES and not arrays.keys().isdisjoint(_FRAME_FIELDS):
+            raise ValueError("IP packets have no Ethernet header: set batch.layer to 2 for frames")
+        arrays.setdefault("ttl", np.array([64], np.uint8))
+        arrays.setdefault("payload_length", np.array([width], np.uint32))
+        if count is not None:
+            count = parse_integer(count, "count", 0, self.capacity)
+        elif room is not None and room.shape[0] > 1 and all(len(array) == 1 for array in arrays.values()):
+            count = room.shape[0]
+        rows, memory = rows_of(arrays, count)
+        if room is not None and room.shape[0] > 1:
+            if room.shape[0] < rows:
+                raise ValueError(f"the payload has {room.shape[0]} rows, and there are {rows} packets")
+            room = room[:rows]
+        failure = _columns.build_batch(self, memory, room, not arrays.keys().isdisjoint(_TAG_FIELDS))
+        if failure:
+            number, self.count = self.count, 0
+            if -failure == errno.EINVAL:
+                raise ValueError(f"packet {number}: version is neither 4 nor 6")
+            raise ValueError(
+                f"packet {number}: its payload_length is more than the {width} bytes of payload, or it is "
+                f"more than the {self.slot_size} bytes of a slot or the 65535 of an IP packet"
+            )
+        return rows
+
     def _locate(self, index: int) -> tuple[int, int]:
         """Row of a packet in `buffer`, and the column behind its last byte."""
         try:
             position = range(self.count)[operator.index(index)]
         except TypeError:
             raise TypeError(
-                "a batch is indexed by one integer; slice batch.data and batch.lengths, or send what a mask or "
-                "an index array selects with send_batch(batch, where=...), which copies nothing"
+                "a batch is indexed by one integer; slice batch.data and batch.lengths, or send what a mask "
+                "or an index array selects with send_batch(batch, where=...), which copies nothing"
             ) from None
         except IndexError:
             raise IndexError(f"packet {index} of a batch that holds {self.count}") from None
@@ -268,3 +408,17 @@ class PacketBatch(_core.Slots):
         return f"<PacketBatch of {self.count}/{self.capacity} packets, slots of {self.slot_size} bytes" + (
             f" after {self.headroom}>" if self.headroom else ">"
         )
+
+
+def _payload_rows(payload: Readable) -> npt.NDArray[np.uint8]:
+    """What a payload is, as an array of shape (1 or rows, bytes)."""
+    if isinstance(payload, np.ndarray):
+        if payload.dtype != np.uint8 or payload.ndim not in (1, 2):
+            raise TypeError(
+                f"a payload is bytes, or uint8 of shape (rows, bytes), not {payload.dtype} of {payload.shape}"
+            )
+        return np.ascontiguousarray(payload if payload.ndim == 2 else payload[np.newaxis])
+    try:
+        return np.frombuffer(payload, np.uint8)[np.newaxis] if len(payload) else np.empty((1, 0), np.uint8)
+    except (TypeError, ValueError, BufferError):
+        raise TypeError(f"a payload is bytes or an array of uint8, not {type(payload).__name__}") from None

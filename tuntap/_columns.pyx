@@ -1,14 +1,18 @@
 """A batch in one pass: a block of packets becomes rows, and then each field of them goes to where it is wanted."""
 from cpython.buffer cimport (
-    PyBUF_STRIDED, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer,
+    PyBUF_C_CONTIGUOUS, PyBUF_STRIDED, PyBUF_STRIDED_RO, PyBuffer_Release, PyObject_GetBuffer,
 )
-from libc.stdint cimport int32_t, intptr_t, uint8_t, uint64_t
+from libc.errno cimport EMSGSIZE
+from libc.stdint cimport int32_t, intptr_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
 from tuntap._core cimport Slots
+from tuntap._kernels.build cimport row_build
 from tuntap._kernels.columns cimport *
-from tuntap._os.native cimport LAYER_TAP, SlotView
+from tuntap._kernels.rewrite cimport *
+from tuntap._kernels.virtio cimport VIRTIO_HEADER_SIZE
+from tuntap._os.native cimport LAYER_TAP, SlotView, slot_at, slot_length, slot_number
 
 cdef enum:
     BLOCK = 32                    # rows that stay in the cache until they are moved
@@ -73,6 +77,32 @@ MARKS = {
     "PADDED": MARK_PADDED,
 }
 
+# What `update_batch` writes, and what `build_batch` makes packets of.
+UPDATABLE = {
+    "eth_src": SET_ETH_SRC,
+    "eth_dst": SET_ETH_DST,
+    "vlan": SET_VLAN,
+    "vlan_priority": SET_VLAN_PRIORITY,
+    "dscp": SET_DSCP,
+    "ecn": SET_ECN,
+    "ip_id": SET_IP_ID,
+    "flow_label": SET_FLOW_LABEL,
+    "ttl": SET_TTL,
+    "src4": SET_SRC4,
+    "dst4": SET_DST4,
+    "src6": SET_SRC6,
+    "dst6": SET_DST6,
+    "src_port": SET_SRC_PORT,
+    "dst_port": SET_DST_PORT,
+    "tcp_seq": SET_TCP_SEQ,
+    "tcp_ack": SET_TCP_ACK,
+    "tcp_flags": SET_TCP_FLAGS,
+    "tcp_window": SET_TCP_WINDOW,
+    "icmp_id": SET_ICMP_ID,
+    "icmp_seq": SET_ICMP_SEQ,
+}
+BUILDABLE = {*UPDATABLE, "version", "protocol", "ip_flags", "icmp_type", "icmp_code", "payload_length"}
+
 cdef dict PLACES = {name: (offset, 16 if kind == "16u1" else int(kind[1])) for name, kind, offset in FIELDS}
 # Fields for which nothing behind the IP header is looked at.
 cdef set WITHOUT_TRANSPORT = {
@@ -114,25 +144,35 @@ cdef class ColumnMemory:
     Parameters
     ----------
     arrays : dict of str to array
-        Writable arrays of the fields' types, whose shape has been checked.
+        Arrays of the fields' types, whose shape has been checked.
+    rows : int, optional
+        How many rows there are to read, at most: an array of one row has the same in all.  By default the arrays are
+        to be filled, as far as all of them go.
     """
 
-    def __cinit__(self, dict arrays):
+    def __cinit__(self, dict arrays, Py_ssize_t rows=-1):
         cdef Py_buffer *buffer
+        cdef int flags = PyBUF_STRIDED if rows < 0 else PyBUF_STRIDED_RO
         cdef int i
         self.plan = Plan(dict.fromkeys(arrays, 0))
         self.buffers = <Py_buffer *> malloc(max(len(arrays), 1) * sizeof(Py_buffer))
         if self.buffers == NULL:
             raise MemoryError()
+        self.capacity = max(rows, 0)
         for i, (name, array) in enumerate(arrays.items()):
             buffer = &self.buffers[i]
-            PyObject_GetBuffer(array, buffer, PyBUF_STRIDED | PyBUF_WRITABLE)
+            PyObject_GetBuffer(array, buffer, flags)
             self.count += 1
             if not holds(buffer, self.plan.moves[i].size):
                 raise ValueError(f"{name}: not an array of this field")
             self.plan.moves[i].target = <uint8_t *> buffer.buf
             self.plan.moves[i].stride = buffer.strides[0]
-            self.capacity = buffer.shape[0] if i == 0 else min(self.capacity, buffer.shape[0])
+            if rows < 0:
+                self.capacity = buffer.shape[0] if i == 0 else min(self.capacity, buffer.shape[0])
+            elif buffer.shape[0] == 1:
+                self.plan.moves[i].stride = 0
+            else:
+                self.capacity = min(self.capacity, buffer.shape[0])
 
     def __dealloc__(self):
         for i in range(self.count):
@@ -165,7 +205,7 @@ def read_table(Slots batch not None, array, Plan plan not None, bint symmetric, 
     if moves == NULL:
         raise MemoryError()
     try:
-        PyObject_GetBuffer(array, &buffer, PyBUF_STRIDED | PyBUF_WRITABLE)
+        PyObject_GetBuffer(array, &buffer, PyBUF_STRIDED)
         try:
             if buffer.ndim != 1 or <size_t> buffer.itemsize != plan.itemsize:
                 raise ValueError("not an array that this plan is for")
@@ -183,12 +223,16 @@ def read_table(Slots batch not None, array, Plan plan not None, bint symmetric, 
         free(moves)
 
 
+cdef inline size_t packet_size(const SlotView *slots, int i) noexcept nogil:
+    """The lengths are the caller's, and may say anything."""
+    return <size_t> min(max(slot_length(slots, i), 0), slots.slot_size)
+
+
 cdef void fill(Slots batch, int count, Plan plan, const Move *moves, bint symmetric, uint64_t seed) noexcept nogil:
     cdef Row rows[BLOCK]
     cdef SlotView *slots = &batch.view
     cdef bint is_frame = batch.link_layer == LAYER_TAP
     cdef int wanted = plan.wanted | (WANT_SYMMETRIC if symmetric else 0)
-    cdef int32_t length
     cdef int start = 0
     cdef int size = 0
     cdef int i
@@ -196,9 +240,8 @@ cdef void fill(Slots batch, int count, Plan plan, const Move *moves, bint symmet
         size = min(count - start, <int> BLOCK)
         memset(rows, 0, size * sizeof(Row))
         for i in range(size):
-            # The arrays are the caller's, and may say anything.
-            length = min(max((<volatile int32_t *> slots.lengths)[start + i], 0), slots.slot_size)
-            row_read(slots.data + (start + i) * slots.stride, <size_t> length, is_frame, wanted, seed, &rows[i])
+            row_read(
+                slot_at(slots, start + i), packet_size(slots, start + i), is_frame, wanted, seed, &rows[i])
         if plan.is_all and moves[0].stride == <intptr_t> sizeof(Row):
             memcpy(moves[0].target - moves[0].source + start * sizeof(Row), rows, size * sizeof(Row))
         else:
@@ -228,3 +271,108 @@ cdef void move_field(const Row *rows, int count, const Move *move, int start) no
     else:
         for i in range(count):
             memcpy(target + i * stride, source + i * sizeof(Row), 16)
+
+
+# --- from the caller's columns to packets ---
+
+cdef inline void take_row(Row *row, Plan plan, Py_ssize_t index) noexcept nogil:
+    """The fields of one of the caller's rows."""
+    cdef const Move *move = plan.moves
+    cdef const Move *end = move + plan.count
+    while move < end:
+        memcpy(<uint8_t *> row + move.source, move.target + index * move.stride, move.size)
+        move += 1
+
+
+cdef int choose(Slots batch, bytes chosen, SlotView *slots) except -1:
+    """How many packets are meant, all of them if `chosen` is None; the i-th is that of `slots`."""
+    cdef int count = batch.used   # once: another thread may be at the batch
+    cdef Py_ssize_t i
+    slots[0] = batch.view
+    if chosen is None:
+        return count
+    slots.order = <const int32_t *> <const char *> chosen
+    for i in range(len(chosen) // <Py_ssize_t> sizeof(int32_t)):
+        if not 0 <= slots.order[i] < count:
+            raise IndexError(f"packet {slots.order[i]} of a batch that holds {count}")
+    return <int> (len(chosen) // <Py_ssize_t> sizeof(int32_t))
+
+
+def fix_batch(Slots batch not None, bytes chosen):
+    """Make the checksums of packets right, of all or of those with these numbers (int32); how many are now."""
+    cdef SlotView slots
+    cdef int count = choose(batch, chosen, &slots)
+    cdef bint is_frame = batch.link_layer == LAYER_TAP
+    cdef int done = 0
+    cdef int i
+    with nogil:
+        for i in range(count):
+            done += fix_checksums(slot_at(&slots, i), packet_size(&slots, i), is_frame)
+    return done
+
+
+def update_batch(Slots batch not None, ColumnMemory memory not None, uint32_t fields, bytes chosen):
+    """Write `fields`, those of the columns, into packets chosen as for `fix_batch`; how many have taken them."""
+    cdef SlotView slots
+    cdef int count = choose(batch, chosen, &slots)
+    cdef bint is_frame = batch.link_layer == LAYER_TAP
+    cdef Row row
+    cdef int done = 0
+    cdef int i
+    for i in range(count):
+        if slot_number(&slots, i) >= memory.capacity:
+            raise ValueError(f"the columns have {memory.capacity} rows, none for packet {slot_number(&slots, i)}")
+    with nogil:
+        for i in range(count):
+            take_row(&row, memory.plan, slot_number(&slots, i))
+            done += row_update(slot_at(&slots, i), packet_size(&slots, i), is_frame, fields, &row)
+    return done
+
+
+def build_batch(Slots batch not None, ColumnMemory memory not None, payload, bint has_tag):
+    """Make a packet of each row, with the first `payload_length` bytes of a row of the payload.
+
+    That is an array of uint8 of shape (rows or 1, bytes), or None for zeros.  Answers what went wrong with packet
+    number `batch.count`: -errno, or 0 if all were made.
+    """
+    cdef Py_buffer buffer
+    cdef SlotView *slots = &batch.view
+    cdef const uint8_t *bytes_of = NULL
+    cdef intptr_t stride = 0
+    cdef size_t largest = 0xffff
+    cdef bint is_frame = batch.link_layer == LAYER_TAP
+    cdef Row row
+    cdef int count = <int> memory.capacity
+    cdef int made = 0
+    cdef intptr_t size = 0
+    if memory.capacity > slots.capacity:
+        raise ValueError(f"{memory.capacity} packets do not fit a batch of {slots.capacity}")
+    memset(&buffer, 0, sizeof(Py_buffer))
+    if payload is not None:
+        PyObject_GetBuffer(payload, &buffer, PyBUF_C_CONTIGUOUS)
+    try:
+        if payload is not None:
+            if buffer.ndim != 2 or buffer.itemsize != 1 or buffer.shape[0] not in (1, count):
+                raise ValueError("the payload is not an array that these rows are for")
+            bytes_of = <const uint8_t *> buffer.buf
+            stride = buffer.strides[0] if buffer.shape[0] > 1 else 0
+            largest = <size_t> buffer.shape[1]
+        batch.used = 0
+        slots.cuts = 0
+        with nogil:
+            while made < count:
+                memset(&row, 0, sizeof(Row))
+                take_row(&row, memory.plan, made)
+                size = -EMSGSIZE if row.payload_length > largest else row_build(
+                    slots.data + made * slots.stride, <size_t> slots.slot_size, is_frame, has_tag, &row,
+                    bytes_of + made * stride if bytes_of != NULL else NULL, row.payload_length)
+                if size < 0:
+                    break
+                slots.lengths[made] = <int32_t> size
+                made += 1
+            if slots.headers != NULL:
+                memset(slots.headers, 0, made * <size_t> VIRTIO_HEADER_SIZE)
+    finally:
+        PyBuffer_Release(&buffer)
+    batch.used = made
+    return min(size, 0)

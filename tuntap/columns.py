@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tuntap import _columns
+from tuntap._config import parse_mac
 
 __all__ = ["DTYPE", "FIVE_TUPLE", "Columns", "Mark", "addresses"]
 
@@ -180,3 +181,103 @@ def plan_of(dtype: np.dtype[np.void]) -> _columns.Plan:
         if dtype[name] != DTYPE[name]:
             raise TypeError(f"field {name!r} must be of dtype {DTYPE[name]}, not {dtype[name]}")
     return _columns.Plan({name: dtype.fields[name][1] for name in names}, dtype.itemsize)
+
+
+# --- from what a caller has to packets ---
+
+# Fields of fewer bits than their dtype has.
+_BITS = {
+    "eth_src": 48, "eth_dst": 48, "vlan": 12, "vlan_priority": 3, "dscp": 6, "ecn": 2, "flow_label": 20,
+    "ip_flags": 3, "tcp_flags": 12,
+}  # fmt: skip
+_KINDS = {
+    name: (DTYPE[name].base, DTYPE[name].shape, 2 ** _BITS.get(name, 8 * DTYPE[name].base.itemsize) - 1)
+    for name in DTYPE.names or ()
+}
+
+#: Arrays and what stands for the same value in every row, by the name of the field.
+Source: TypeAlias = "npt.NDArray[np.void] | Mapping[str, Any]"
+
+
+def check_source(
+    source: Source, allowed: Iterable[str], what: str, fields: Iterable[str] | None = None
+) -> dict[str, npt.NDArray[Any]]:
+    """What a caller has given as arrays of the fields' dtypes, with a row for all or for each packet.
+
+    Parameters
+    ----------
+    source : structured ndarray or mapping
+        What `PacketBatch.update` and `PacketBatch.build` take.
+    allowed : iterable of str
+        Fields that there may be.
+    what : str
+        What is done with them, for messages.
+    fields : iterable of str, optional
+        Those that are meant; all by default.
+    """
+    if isinstance(source, np.ndarray):
+        if source.dtype.names is None or source.ndim != 1:
+            raise TypeError(f"columns must be a structured array or arrays by name, not {source.dtype}")
+        names: Iterable[str] = source.dtype.names
+    elif isinstance(source, Mapping):
+        names = source
+    else:
+        raise TypeError(f"columns must be a structured array or arrays by name, not {type(source).__name__}")
+    wanted = check_fields(names if fields is None else fields)
+    allowed = set(allowed)
+    for name in wanted:
+        if name not in allowed:
+            possible = ", ".join(field for field in DTYPE.names or () if field in allowed)
+            raise ValueError(f"{name!r} cannot be {what}; what can is {possible}")
+        if name not in names:
+            raise ValueError(f"{name!r} is not among the columns")
+    return {name: _values(name, source[name]) for name in wanted}
+
+
+def _values(name: str, value: Any) -> npt.NDArray[Any]:  # noqa: ANN401 - whatever the caller has
+    """Of one row, or of one for each packet, in the field's own dtype and with no value changed by that."""
+    dtype, inner, largest = _KINDS[name]
+    if not isinstance(value, np.ndarray):
+        value = _addresses_as_numbers(name, value)
+        if type(value) is int and 0 <= value <= largest and not inner:
+            return np.array([value], dtype)
+        value = np.asarray(value)
+    if value.dtype.kind not in "biu":
+        raise TypeError(f"column {name!r} must be of integers, not {value.dtype}")
+    if value.shape[value.ndim - len(inner) :] != inner or value.ndim - len(inner) not in (0, 1):
+        wanted = ("rows", *map(str, inner))
+        raise ValueError(f"column {name!r} must be of shape ({', '.join(wanted)}), not {value.shape}")
+    may_exceed = value.dtype != dtype or name in _BITS
+    if may_exceed and value.size and not (value.min() >= 0 and value.max() <= largest):
+        raise ValueError(f"column {name!r}: a value is not 0 to {largest}")
+    value = value.astype(dtype, copy=False)
+    return value if value.ndim > len(inner) else value[np.newaxis]
+
+
+def _addresses_as_numbers(name: str, value: Any) -> Any:  # noqa: ANN401
+    """What is written as text, or an object of `ipaddress`, one or a list of them; anything else as it is."""
+    if isinstance(value, list | tuple):
+        return [_addresses_as_numbers(name, one) for one in value]
+    if name in ("src4", "dst4") and isinstance(value, str | ipaddress.IPv4Address):
+        return int(ipaddress.IPv4Address(value))
+    if name in ("src6", "dst6") and isinstance(value, str | ipaddress.IPv6Address):
+        return np.frombuffer(ipaddress.IPv6Address(value).packed, np.uint8)
+    if name in ("eth_src", "eth_dst") and isinstance(value, str):
+        return int.from_bytes(parse_mac(value), "big")
+    return value
+
+
+def rows_of(
+    arrays: dict[str, npt.NDArray[Any]], count: int | None = None
+) -> tuple[int, _columns.ColumnMemory]:
+    """How many rows there are, and all of them; what has one is the same in all."""
+    lengths = {len(array) for array in arrays.values() if len(array) != 1}
+    if count is None:
+        count = lengths.pop() if len(lengths) == 1 else 1
+        lengths.discard(count)
+    elif all(length >= count for length in lengths):
+        lengths.clear()
+    if lengths:
+        given = {name: len(array) for name, array in arrays.items()}
+        raise ValueError(f"columns of different lengths, or too few rows for {count} packets: {given}")
+    return count, _columns.ColumnMemory(arrays, count)

@@ -62,3 +62,17 @@ cdef struct Row:
 cdef void row_read(
     const uint8_t *data, size_t size, bint is_frame, int wanted, uint64_t seed, Row *row,
 ) noexcept nogil
+
+
+cdef enum:
+    ECHO_REQUEST = 8
+    ECHO_REPLY = 0
+    ECHO_REQUEST_V6 = 128
+    ECHO_REPLY_V6 = 129
+
+
+cdef inline bint is_echo(const Row *row) noexcept nogil:
+    """Whether an ICMP message has a number, and that of whoever sends it."""
+    if row.version == 4:
+        return row.icmp_type in (ECHO_REQUEST, ECHO_REPLY)
+    return row.icmp_type in (ECHO_REQUEST_V6, ECHO_REPLY_V6)

@@ -7,10 +7,6 @@ from tuntap._kernels.ip cimport *
 
 cdef enum:
     HEADERS_MAX = 16              # extension headers of one packet; more are an attack
-    ECHO_REQUEST = 8
-    ECHO_REPLY = 0
-    ECHO_REQUEST_V6 = 128
-    ECHO_REPLY_V6 = 129
 
 
 cdef void row_read(
@@ -146,12 +142,6 @@ cdef inline size_t read_ipv6(Cursor *packet, size_t *at, Row *row) noexcept nogi
     return end
 
 
-cdef inline bint is_extension(uint8_t protocol) noexcept nogil:
-    return protocol in (
-        PROTOCOL_HOP_BY_HOP, PROTOCOL_ROUTING, PROTOCOL_FRAGMENT, PROTOCOL_DESTINATION, PROTOCOL_AUTHENTICATION,
-        PROTOCOL_MOBILITY, PROTOCOL_HIP, PROTOCOL_SHIM6)
-
-
 cdef void pass_extensions(Cursor *packet, size_t *at, size_t end, Row *row) noexcept nogil:
     """Go on to what is behind all extension headers, or behind the first fragment header with an offset."""
     cdef Cursor all_there
@@ -163,11 +153,7 @@ cdef void pass_extensions(Cursor *packet, size_t *at, size_t end, Row *row) noex
     row.marks |= MARK_OPTIONS
     while is_extension(row.protocol) and row.fragment_offset == 0:
         header = span(&all_there, at[0], 8)
-        size = 8
-        if header != NULL and row.protocol == PROTOCOL_AUTHENTICATION:
-            size = 4 * (<size_t> header[1] + 2)
-        elif header != NULL and row.protocol != PROTOCOL_FRAGMENT:
-            size = 8 * (<size_t> header[1] + 1)
+        size = extension_size(row.protocol, header) if header != NULL else 8
         count += 1
         if count > HEADERS_MAX or span(&all_there, at[0], size) == NULL:
             if count > HEADERS_MAX or not row.marks & MARK_TRUNCATED:
@@ -257,12 +243,6 @@ cdef inline void read_transport(Cursor *packet, size_t at, Row *row) noexcept no
         row.tcp_ack = load32(header + 8)
         row.tcp_flags = load16(header + 12) & 0xfff
         row.tcp_window = load16(header + 14)
-
-
-cdef inline bint is_echo(const Row *row) noexcept nogil:
-    if row.version == 4:
-        return row.icmp_type in (ECHO_REQUEST, ECHO_REPLY)
-    return row.icmp_type in (ECHO_REQUEST_V6, ECHO_REPLY_V6)
 
 
 cdef inline uint64_t mix(uint64_t value) noexcept nogil:

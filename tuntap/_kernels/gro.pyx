@@ -5,8 +5,8 @@ from libc.string cimport memcmp, memcpy, memset
 from tuntap._kernels.checksum cimport fold, sum_bytes, sum_pseudo_header
 from tuntap._kernels.cursor cimport Cursor, cursor_set, get8, get16, get32, put16, span
 from tuntap._kernels.ip cimport (
-    ETHERNET_HEADER_SIZE, IPV4_HEADER_SIZE, IPV6_HEADER_SIZE, PROTOCOL_TCP, PROTOCOL_UDP, TCP_HEADER_SIZE,
-    UDP_HEADER_SIZE, Layout, find_layout,
+    ETHERNET_HEADER_SIZE, IPV4_HEADER_SIZE, IPV6_HEADER_SIZE, PROTOCOL_TCP, PROTOCOL_UDP, TCP_CHECKSUM,
+    TCP_HEADER_SIZE, UDP_CHECKSUM, UDP_HEADER_SIZE, Layout, find_layout,
 )
 from tuntap._kernels.virtio cimport (
     VIRTIO_F_NEEDS_CSUM, VIRTIO_GSO_TCPV4, VIRTIO_GSO_TCPV6, VIRTIO_GSO_UDP_L4, VirtioHeader,
@@ -22,8 +22,6 @@ cdef enum:
     TCP_CWR = 0x80
     TCP_ENDING = TCP_FIN | TCP_PSH
     TCP_UNMERGEABLE = TCP_SYN | TCP_RST | TCP_URG | TCP_CWR
-    TCP_CHECKSUM = 16
-    UDP_CHECKSUM = 6
     IPV4_MAY_NOT_FRAGMENT = 0x4000
 
 

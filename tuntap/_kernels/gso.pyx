@@ -6,7 +6,8 @@ from libc.string cimport memcpy
 from tuntap._kernels.checksum cimport copy_sum, fold, sum_bytes, sum_pseudo_header
 from tuntap._kernels.cursor cimport Cursor, cursor_set, get8, get16, get32, put16, put32, span
 from tuntap._kernels.ip cimport (
-    IPV6_HEADER_SIZE, PROTOCOL_TCP, PROTOCOL_UDP, TCP_HEADER_SIZE, UDP_HEADER_SIZE, Layout, find_layout,
+    IPV6_HEADER_SIZE, PROTOCOL_TCP, PROTOCOL_UDP, TCP_CHECKSUM, TCP_HEADER_SIZE, UDP_CHECKSUM,
+    UDP_HEADER_SIZE, Layout, find_layout,
 )
 from tuntap._kernels.virtio cimport (
     VIRTIO_F_NEEDS_CSUM, VIRTIO_GSO_ECN, VIRTIO_GSO_NONE, VIRTIO_GSO_TCPV4, VIRTIO_GSO_TCPV6, VIRTIO_GSO_UDP_L4,
@@ -17,8 +18,6 @@ cdef enum:
     TCP_FIN = 0x01
     TCP_PSH = 0x08
     TCP_CWR = 0x80
-    TCP_CHECKSUM = 16             # where the checksum is in its header
-    UDP_CHECKSUM = 6
 
 
 cdef inline uint64_t without(uint64_t total, uint16_t word) noexcept nogil:

@@ -35,6 +35,11 @@ cdef enum:
     UDP_HEADER_SIZE = 8
     ICMP_HEADER_SIZE = 8
     SCTP_HEADER_SIZE = 12             # and the least that DCCP has
+    # Where the checksum is in each.
+    IPV4_CHECKSUM = 10
+    TCP_CHECKSUM = 16
+    UDP_CHECKSUM = 6
+    ICMP_CHECKSUM = 2
 
 cdef struct Layout:
     size_t network            # where the IP header starts
@@ -94,3 +99,19 @@ cdef inline int find_layout(Cursor *packet, bint is_frame, Layout *layout) noexc
     else:
         return -EINVAL
     return -EINVAL if packet.failed or layout.transport > packet.size else 0
+
+
+cdef inline bint is_extension(uint8_t protocol) noexcept nogil:
+    """Of IPv6 (IANA's list, but for ESP, which hides what follows)."""
+    return protocol in (
+        PROTOCOL_HOP_BY_HOP, PROTOCOL_ROUTING, PROTOCOL_FRAGMENT, PROTOCOL_DESTINATION, PROTOCOL_AUTHENTICATION,
+        PROTOCOL_MOBILITY, PROTOCOL_HIP, PROTOCOL_SHIM6)
+
+
+cdef inline size_t extension_size(uint8_t protocol, const uint8_t *header) noexcept nogil:
+    """Bytes of an extension header, of which 2 are there."""
+    if protocol == PROTOCOL_FRAGMENT:
+        return 8
+    if protocol == PROTOCOL_AUTHENTICATION:
+        return 4 * (<size_t> header[1] + 2)
+    return 8 * (<size_t> header[1] + 1)
