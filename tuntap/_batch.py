@@ -419,6 +419,6 @@ def _payload_rows(payload: Readable) -> npt.NDArray[np.uint8]:
             )
         return np.ascontiguousarray(payload if payload.ndim == 2 else payload[np.newaxis])
     try:
-        return np.frombuffer(payload, np.uint8)[np.newaxis] if len(payload) else np.empty((1, 0), np.uint8)
+        return np.asarray(memoryview(payload).cast("B"))[np.newaxis]
     except (TypeError, ValueError, BufferError):
         raise TypeError(f"a payload is bytes or an array of uint8, not {type(payload).__name__}") from None

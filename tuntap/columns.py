@@ -250,8 +250,8 @@ def _values(name: str, value: Any) -> npt.NDArray[Any]:  # noqa: ANN401 - whatev
     may_exceed = value.dtype != dtype or name in _BITS
     if may_exceed and value.size and not (value.min() >= 0 and value.max() <= largest):
         raise ValueError(f"column {name!r}: a value is not 0 to {largest}")
-    value = value.astype(dtype, copy=False)
-    return value if value.ndim > len(inner) else value[np.newaxis]
+    array: npt.NDArray[Any] = value.astype(dtype, copy=False)
+    return array if array.ndim > len(inner) else array[np.newaxis]
 
 
 def _addresses_as_numbers(name: str, value: Any) -> Any:  # noqa: ANN401
