@@ -238,7 +238,7 @@ cdef void fill(Slots batch, int count, Plan plan, const Move *moves, bint symmet
     cdef int i
     while start < count:
         size = min(count - start, <int> BLOCK)
-        memset(rows, 0, size * sizeof(Row))
+        rows_clear(rows, size)
         for i in range(size):
             row_read(
                 slot_at(slots, start + i), packet_size(slots, start + i), is_frame, wanted, seed, &rows[i])
@@ -361,7 +361,7 @@ def build_batch(Slots batch not None, ColumnMemory memory not None, payload, bin
         slots.cuts = 0
         with nogil:
             while made < count:
-                memset(&row, 0, sizeof(Row))
+                rows_clear(&row, 1)
                 take_row(&row, memory.plan, made)
                 size = -EMSGSIZE if row.payload_length > largest else row_build(
                     slots.data + made * slots.stride, <size_t> slots.slot_size, is_frame, has_tag, &row,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import functools
 import ipaddress
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -200,7 +200,7 @@ Source: TypeAlias = "npt.NDArray[np.void] | Mapping[str, Any]"
 
 
 def check_source(
-    source: Source, allowed: Iterable[str], what: str, fields: Iterable[str] | None = None
+    source: Source, allowed: Collection[str], what: str, fields: Iterable[str] | None = None
 ) -> dict[str, npt.NDArray[Any]]:
     """What a caller has given as arrays of the fields' dtypes, with a row for all or for each packet.
 
@@ -208,7 +208,7 @@ def check_source(
     ----------
     source : structured ndarray or mapping
         What `PacketBatch.update` and `PacketBatch.build` take.
-    allowed : iterable of str
+    allowed : collection of str
         Fields that there may be.
     what : str
         What is done with them, for messages.
@@ -224,7 +224,6 @@ def check_source(
     else:
         raise TypeError(f"columns must be a structured array or arrays by name, not {type(source).__name__}")
     wanted = check_fields(names if fields is None else fields)
-    allowed = set(allowed)
     for name in wanted:
         if name not in allowed:
             possible = ", ".join(field for field in DTYPE.names or () if field in allowed)

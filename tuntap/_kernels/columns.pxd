@@ -58,6 +58,8 @@ cdef struct Row:
     uint8_t icmp_type
     uint8_t icmp_code
 
+cdef void rows_clear(Row *rows, size_t count) noexcept nogil
+
 # What a packet says, into a row of zeros.
 cdef void row_read(
     const uint8_t *data, size_t size, bint is_frame, int wanted, uint64_t seed, Row *row,

@@ -70,21 +70,28 @@ cdef inline void store_checksum(Checksum *checksum, uint16_t value, const Row *r
     store16(checksum.at, value)
 
 
+cdef inline uint16_t made_anew(const uint8_t *at, const uint8_t *data, size_t size, uint64_t initial) noexcept nogil:
+    """The checksum over bytes, not all zero, of which those at `at` count as 0.
+
+    To write a 0 and read it together with its neighbours makes a CPU wait.
+    """
+    return <uint16_t> ~fold(sum_bytes(data, size, initial) + <uint16_t> ~load16(at))
+
+
 cdef bint fix_checksums(uint8_t *data, size_t size, bint is_frame) noexcept nogil:
     cdef Row row
     cdef Checksum checksum
     cdef uint8_t *network
-    cdef uint64_t total = 0
-    cdef size_t length
-    memset(&row, 0, sizeof(Row))
+    cdef uint8_t *header
+    cdef uint64_t total
+    rows_clear(&row, 1)
     row_read(data, size, is_frame, WANT_TRANSPORT, 0, &row)
     if not row.marks & MARK_IP:
         return False
     network = data + row.network_offset
+    header = data + row.transport_offset
     if row.version == 4:
-        length = row.transport_offset - row.network_offset
-        store16(network + IPV4_CHECKSUM, 0)
-        store16(network + IPV4_CHECKSUM, <uint16_t> ~fold(sum_bytes(network, length, 0)))
+        store16(network + IPV4_CHECKSUM, made_anew(network + IPV4_CHECKSUM, network, header - network, 0))
     if row.marks & MARK_FRAGMENT:
         return False
     find_checksum(data, &row, &checksum)
@@ -93,12 +100,14 @@ cdef bint fix_checksums(uint8_t *data, size_t size, bint is_frame) noexcept nogi
     if checksum.is_over_addresses:
         total = <uint64_t> row.payload_offset + row.payload_length - row.transport_offset + row.protocol
         if row.version == 4:
-            total = sum_bytes(network + 12, 8, total)
+            total += (row.src4 >> 16) + (row.src4 & 0xffff) + (row.dst4 >> 16) + (row.dst4 & 0xffff)
         else:
             total = sum_bytes(network + 8, 32, total)
-    store16(checksum.at, 0)
-    length = checksum.end - row.transport_offset
-    store_checksum(&checksum, <uint16_t> ~fold(sum_bytes(data + row.transport_offset, length, total)), &row)
+        total = made_anew(checksum.at, header, checksum.end - row.transport_offset, total)
+    else:
+        total = <uint16_t> ~fold(
+            sum_bytes(header + ICMP_CHECKSUM + 2, checksum.end - row.transport_offset - ICMP_CHECKSUM - 2, load16(header)))
+    store_checksum(&checksum, <uint16_t> total, &row)
     return True
 
 
@@ -143,7 +152,7 @@ cdef bint row_update(uint8_t *data, size_t size, bint is_frame, uint32_t set, co
     cdef uint8_t *network
     cdef uint64_t header = 0          # changes of the IPv4 header
     cdef uint64_t ignored = 0
-    memset(&was, 0, sizeof(Row))
+    rows_clear(&was, 1)
     row_read(data, size, is_frame, WANT_TRANSPORT, 0, &was)
     if was.marks & MARK_IP and not is_known(data, set, &was, &checksum):
         return False
