@@ -105,8 +105,8 @@ cdef bint fix_checksums(uint8_t *data, size_t size, bint is_frame) noexcept nogi
             total = sum_bytes(network + 8, 32, total)
         total = made_anew(checksum.at, header, checksum.end - row.transport_offset, total)
     else:
-        total = <uint16_t> ~fold(
-            sum_bytes(header + ICMP_CHECKSUM + 2, checksum.end - row.transport_offset - ICMP_CHECKSUM - 2, load16(header)))
+        header += ICMP_CHECKSUM + 2
+        total = <uint16_t> ~fold(sum_bytes(header, checksum.end - (header - data), load16(data + row.transport_offset)))
     store_checksum(&checksum, <uint16_t> total, &row)
     return True
 
