@@ -393,16 +393,26 @@ def send_batch(rng, device, flying):
     batch, memory = guarded_batch(20, 2000, rng.choice([0, 5, 64]), rng.choice([0, 64]))
     batch.fill(packets)
     before = memory.copy()
+    where = rng.choice([None, some_selection(rng, len(packets))])
+    if where is not None:
+        packets = [packets[i] for i in np.arange(len(packets))[where]]
     start = rng.randint(0, len(packets))
     stop = rng.randint(start, len(packets))
     try:
-        sent = device.send_batch(batch, 0, start=start, stop=stop)
+        sent = device.send_batch(batch, 0, start=start, stop=stop, where=where)
     except TimeoutError:
         check(flying, "no room in an empty pair")
         sent = 0
     check(0 <= sent <= stop - start, "sent", sent)
     check((memory == before).all(), "send_batch wrote")
     flying.extend(packets[start : start + sent])
+
+
+def some_selection(rng, count):
+    if rng.random() < 0.5:
+        return np.array([rng.random() < 0.5 for _ in range(count)])
+    kind = rng.choice([np.int8, np.int32, np.int64, np.uint16])
+    return np.array([rng.randrange(count) for _ in range(rng.randint(0, 50))], kind)
 
 
 def receive_one(rng, device, flying):
@@ -649,10 +659,12 @@ def fuzz_call_arguments(rng, _):
         lambda: one.recv_batch(rng.choice([batch, None, odd_array(rng)]), 0),
         lambda: one.send_batch(batch, 0, start=odd_number(rng), stop=odd_number(rng)),
         lambda: one.send_batch(rng.choice([None, odd_array(rng)]), 0),
+        lambda: one.send_batch(batch, 0, where=odd_array(rng)),
+        lambda: one.send_batch(batch, 0, where=[odd_number(rng)]),
     ]
     with one, other:
         for _ in range(5):
-            with contextlib.suppress(TypeError, ValueError, TimeoutError, tuntap.PacketError):
+            with contextlib.suppress(TypeError, ValueError, IndexError, TimeoutError, tuntap.PacketError):
                 rng.choice(calls)()
         with contextlib.suppress(TimeoutError):
             while True:

@@ -359,6 +359,17 @@ class TestPackets:
         assert pauses == [(0, 250_000), (0, 500_000), (0, 1_000_000)]
         assert kernel.wire("tun0").recv(2000) == b"\0\0\0\x02" + packet
 
+    def test_a_selection(self, kernel, tun):
+        """Each packet behind its own family, whatever lies between; where there is no room it goes on."""
+        four, six = self.packets(kernel)
+        batch = tun.batch(4)
+        batch.fill([four, bytes(40), six])
+        kernel.refuse("writev", "ENOBUFS", after=1)
+        assert tun.send_batch(batch, where=[2, 0, 2]) == 3
+        families = {four: b"\0\0\0\x02", six: b"\0\0\0\x1c"}
+        for packet in (six, four, six):
+            assert kernel.wire("tun0").recv(2000) == families[packet] + packet
+
     def test_no_buffers_for_the_second_of_a_batch(self, kernel, tun):
         batch = tun.batch(2)
         packets = self.packets(kernel)

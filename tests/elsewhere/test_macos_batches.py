@@ -82,6 +82,31 @@ class TestSend:
         assert sizes == [64, 64, 22]
         assert arrived(kernel) == framed(some(150))
 
+    def test_a_selection(self, kernel, tun):
+        """One call for what does not lie together, in the order in which it is named."""
+        packets = some(150)
+        order = [*range(149, -1, -2), 7, 7, 7]
+        kernel.takes = [64, 3]
+        assert send(tun, packets, where=order) == 78
+        assert [len(call.arguments[1]) for call in moves(kernel)] == [64, 14, 11]
+        assert arrived(kernel) == framed([packets[i] for i in order])
+
+    def test_a_selection_of_one_takes_the_plain_call(self, kernel, tun):
+        packets = some(4)
+        assert send(tun, packets, where=[2]) == 1
+        assert names(kernel) == ["writev"]
+        assert arrived(kernel) == framed([packets[2]])
+
+    def test_a_selection_passes_a_bad_packet_by(self, kernel, tun):
+        packets = [bytes(40), *some(3)]
+        assert send(tun, packets, where=[3, 1, 2]) == 3
+        assert send(tun, packets, where=[3, 2, 0, 1]) == 2
+        assert arrived(kernel) == framed([packets[i] for i in (3, 1, 2, 3, 2)])
+        with pytest.raises(kernel.tuntap.PacketError, match="sendmsg_x"):
+            tun.send(packets[1])
+        assert send(tun, packets, where=[3, 2, 0, 1], start=3) == 1
+        assert arrived(kernel) == framed([packets[1]])
+
     def test_a_single_packet_takes_the_plain_call(self, kernel, tun):
         assert send(tun, some(1)) == 1
         assert names(kernel) == ["writev"]

@@ -417,6 +417,17 @@ class TestSend:
         assert tap.send_batch(batch) == 3
         assert kernel.arrived["feth4"] == FRAMES
 
+    def test_a_selection(self, kernel, tap):
+        """Of frames that lie apart; a part of it is continued."""
+        batch = tap.batch(4)
+        batch.fill(FRAMES)
+        batch.lengths[1] = 0
+        kernel.refuse("write", "EAGAIN", after=1, times=100)
+        assert tap.send_batch(batch, timeout=0, where=[2, 0, 2]) == 1
+        kernel.refusals.clear()
+        assert tap.send_batch(batch, timeout=0, where=[2, 0, 2], start=1) == 2
+        assert kernel.arrived["feth4"] == [FRAMES[2], FRAMES[0], FRAMES[2]]
+
     @pytest.mark.parametrize("error", ["ENOBUFS", "ENOSPC"])
     def test_no_room(self, kernel, tap, error):
         """Nothing is lost, and nothing sent twice."""

@@ -653,6 +653,20 @@ class TestPackets:
             assert wire.device.send_batch(batch, start=2, stop=5) == 3
             assert [sock.recv(10) for _ in range(3)] == [b"\2", b"\3", b"\4"]
 
+    @pytest.mark.parametrize(
+        ("where", "payloads"),
+        [([4, 1, 1], b"\4\1\1"), ([True, False, False, True, False, True], b"\0\3\5"), ([], b"")],
+    )
+    def test_a_selection_of_a_batch(self, wire, where, payloads):
+        batch = wire.device.batch(6)
+        with host_socket(4) as sock:
+            port = sock.getsockname()[1]
+            batch.fill([wire.datagram(4, port, bytes([i])) for i in range(6)])
+            batch.data[2, :] = 0xFF
+            assert wire.device.send_batch(batch, where=where) == len(payloads)
+            assert wire.device.send_batch(batch, where=[5, 0], start=1) == 1
+            assert b"".join(sock.recv(10) for _ in range(len(payloads) + 1)) == payloads + b"\0"
+
     @pytest.mark.parametrize("way", ["recv_into", "recv_vectored"])
     def test_one_that_is_larger_than_the_buffer(self, wire, way):
         """Is said to be cut, harms nothing behind the buffer, and the next one comes whole."""

@@ -39,6 +39,9 @@ with tuntap.Tun.from_fd(one.fileno(), owned=False) as device:
     batch = device.batch(4)
     assert device.recv_batch(batch, timeout=1) == 1
     assert bytes(batch[0]) == packet
+    batch.fill([packet + bytes([i]) for i in range(4)])
+    assert device.send_batch(batch, where=[3, 1]) == 2
+    assert [other.recv(100)[-1] for _ in range(2)] == [3, 1]
     with pytest.raises(TimeoutError):
         device.recv(timeout=0.01)
     threading.Timer(0.05, device.interrupt).start()

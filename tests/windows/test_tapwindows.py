@@ -288,6 +288,20 @@ class TestFrames:
         assert tap.send_batch(batch) == 64
         assert [driver.take(number) for _ in range(64)] == [numbered(i) for i in range(64)]
 
+    @pytest.mark.parametrize("synchronous", [False, True])
+    def test_a_selection(self, driver, number, tap, synchronous):
+        """Of frames that lie apart; one that is too short does no harm where it is not selected."""
+        driver.options(synchronous=synchronous)
+        batch = PacketBatch(5, 60)
+        batch.fill([bytes(13), *map(numbered, range(1, 5))])
+        assert tap.send_batch(batch, where=[False, True, False, True, True]) == 3
+        assert tap.send_batch(batch, where=[4, 4, 0, 2]) == 2
+        with pytest.raises(tuntap.PacketError):
+            tap.send_batch(batch, where=[4, 4, 0, 2], start=2)
+        assert tap.send_batch(batch, where=[4, 4, 0, 2], start=3) == 1
+        frames = [driver.take(number) for _ in range(7)]
+        assert frames == [*map(numbered, (1, 3, 4, 4, 4, 2)), None]
+
     def test_what_does_not_fit_its_slot_is_cut(self, driver, number, tap):
         batch = PacketBatch(4, 40)
         for size in (30, 60, 40):

@@ -266,6 +266,32 @@ class TestPackets:
         assert tun.send_batch(batch) == 64
         assert [stack.take("tun0") for _ in range(64)] == [numbered(i) for i in range(64)]
 
+    def test_a_selection(self, stack, tun):
+        """Of packets that lie apart; what would break the ring does no harm where it is not selected."""
+        batch = tun.batch(64)
+        batch.fill([numbered(i) if i % 3 else bytes(60) for i in range(64)])
+        mask = [i % 3 > 0 for i in range(64)]
+        assert tun.send_batch(batch, where=mask) == 42
+        assert [stack.take("tun0") for _ in range(43)] == [*(numbered(i) for i in range(64) if i % 3), None]
+        order = [5, 1, 5, 0, 2]
+        assert tun.send_batch(batch, where=order) == 3
+        with pytest.raises(tuntap.PacketError):
+            tun.send_batch(batch, where=order, start=3)
+        assert tun.send_batch(batch, where=order, start=4) == 1
+        assert [stack.take("tun0") for _ in range(5)] == [*map(numbered, (5, 1, 5, 2)), None]
+
+    def test_a_selection_that_waits_for_room(self, stack):
+        with open_tun(ring_capacity=1 << 17) as tun:
+            stack.consume("tun0", False)
+            batch = PacketBatch(300, 1000)
+            batch.fill([numbered(i, 1000) for i in range(300)])
+            order = [*range(299, -1, -1)]
+            sent = tun.send_batch(batch, timeout=0.01, where=order)
+            assert 100 < sent < 200
+            threading.Timer(0.2, stack.consume, ("tun0", True)).start()
+            assert tun.send_batch(batch, timeout=5, where=order, start=sent) == 300 - sent
+            assert [stack.take("tun0") for _ in order] == [numbered(i, 1000) for i in order]
+
     def test_what_does_not_fit_is_cut(self, stack, tun):
         batch = PacketBatch(4, 40)
         for size in (30, 60, 40):
