@@ -57,7 +57,8 @@ def test_each_command_of_the_readme_exists(command, capsys):
 
 
 def test_the_pages_with_examples_are_found():
-    assert {"async", "events", "framed", "ios", "offload", "threads"} <= {page.stem for page in PAGES}
+    wanted = {"async", "batches", "events", "framed", "ios", "offload", "threads"}
+    assert wanted <= {page.stem for page in PAGES}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)

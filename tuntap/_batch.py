@@ -397,8 +397,8 @@ class PacketBatch(_core.Slots):
             position = range(self.count)[operator.index(index)]
         except TypeError:
             raise TypeError(
-                "a batch is indexed by one integer; slice batch.data and batch.lengths, or send what a mask "
-                "or an index array selects with send_batch(batch, where=...), which copies nothing"
+                "a batch is indexed by one integer; slice batch.data and batch.lengths, or send a part of it "
+                "by a mask or an index array with send_batch(batch, where=...), which copies nothing"
             ) from None
         except IndexError:
             raise IndexError(f"packet {index} of a batch that holds {self.count}") from None
