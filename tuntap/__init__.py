@@ -2,7 +2,7 @@
 
 from importlib.metadata import PackageNotFoundError, version
 
-from tuntap import bpf, columns, framed, offload
+from tuntap import bpf, columns, framed, interchange, offload
 from tuntap._batch import PacketBatch
 from tuntap._config import Statistics
 from tuntap._core import Event, delete, features, find_utun_fd, interfaces
@@ -51,6 +51,7 @@ __all__ = [
     "features",
     "find_utun_fd",
     "framed",
+    "interchange",
     "interfaces",
     "offload",
 ]

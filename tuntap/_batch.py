@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from tuntap import _columns, _core
+from tuntap import _columns, _core, interchange
 from tuntap._config import parse_flag, parse_integer
+from tuntap._memory import allocate
 from tuntap.columns import Columns, Source, Table, check_source, dtype_of, plan_of, rows_of
 
 if TYPE_CHECKING:
@@ -125,7 +126,7 @@ class PacketBatch(_core.Slots):
         headroom = parse_integer(headroom, "headroom", 0, 2**30 - 1)
         stride = headroom + slot_size
         # One byte behind the last slot lets the core see a packet that does not fit it.
-        memory = np.empty(capacity * stride + 1, np.uint8)
+        memory = allocate((capacity * stride + 1,))
         return cls._make(memory, np.zeros(capacity, np.int32), slot_size, headroom)
 
     @classmethod
@@ -252,7 +253,7 @@ class PacketBatch(_core.Slots):
             if not isinstance(out, Mapping):
                 raise TypeError(f"out must be a structured array or columns, not {type(out).__name__}")
             out = Columns.wrap(out)
-        _columns.read_columns(self, out._memory, symmetric, seed)
+        out._fill(self, symmetric, seed)
         return out
 
     def fix_checksums(self, where: npt.ArrayLike | None = None) -> int:
@@ -403,6 +404,23 @@ class PacketBatch(_core.Slots):
         except IndexError:
             raise IndexError(f"packet {index} of a batch that holds {self.count}") from None
         return position, self.headroom + max(int(self.lengths[position]), 0)
+
+    def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> npt.NDArray[Any]:
+        """``numpy.asarray(batch)`` is `data`."""
+        return np.array(self.data, dtype=dtype, copy=copy)
+
+    def __dlpack__(self, **options: object) -> object:
+        """``torch.from_dlpack(batch)`` is `data`, the same memory."""
+        return self.data.__dlpack__(**options)  # type: ignore[arg-type]
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return self.data.__dlpack_device__()
+
+    def __arrow_c_array__(self, requested_schema: object = None) -> tuple[object, object]:
+        """The packets for all that take Arrow's PyCapsule interface, such as ``pyarrow.array``."""
+        array = interchange.packets_to_arrow(self)
+        capsules: tuple[object, object] = array.__arrow_c_array__(requested_schema)
+        return capsules
 
     def __repr__(self) -> str:
         return f"<PacketBatch of {self.count}/{self.capacity} packets, slots of {self.slot_size} bytes" + (

@@ -188,12 +188,13 @@ cdef bint holds(const Py_buffer *buffer, size_t size):
 
 
 def read_columns(Slots batch not None, ColumnMemory memory not None, bint symmetric, uint64_t seed):
-    """Fill the first `batch.count` rows of the columns."""
+    """Fill the first `batch.count` rows of the columns, and return how many."""
     cdef int count = batch.used   # once: another thread may be at the batch
     if memory.capacity < count:
         raise ValueError(f"the columns have {memory.capacity} rows, the batch {count} packets")
     with nogil:
         fill(batch, count, memory.plan, memory.plan.moves, symmetric, seed)
+    return count
 
 
 def read_table(Slots batch not None, array, Plan plan not None, bint symmetric, uint64_t seed):

@@ -11,8 +11,9 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from tuntap import _columns
+from tuntap import _columns, _core, interchange
 from tuntap._config import parse_mac
+from tuntap._memory import allocate
 
 __all__ = ["DTYPE", "FIVE_TUPLE", "Columns", "Mark", "addresses"]
 
@@ -72,7 +73,7 @@ class Columns(Mapping[str, npt.NDArray[Any]]):
 
     def __init__(self, capacity: int, fields: Iterable[str] | None = None) -> None:
         names = check_fields(fields)
-        self._hold({name: np.zeros((capacity, *DTYPE[name].shape), DTYPE[name].base) for name in names})
+        self._hold({name: allocate((capacity, *DTYPE[name].shape), DTYPE[name].base) for name in names}, 0)
 
     @classmethod
     def wrap(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> Columns:
@@ -102,17 +103,27 @@ class Columns(Mapping[str, npt.NDArray[Any]]):
             if array.ndim == 2 and array.strides[1] != 1:
                 raise ValueError(f"column {name!r}: the 16 bytes of an address must lie together")
         self = cls.__new__(cls)
-        self._hold(dict(arrays))
+        arrays = dict(arrays)
+        self._hold(arrays, min(map(len, arrays.values()), default=0))
         return self
 
-    def _hold(self, arrays: dict[str, npt.NDArray[Any]]) -> None:
+    def _hold(self, arrays: dict[str, npt.NDArray[Any]], count: int) -> None:
         self._arrays = arrays
         self._memory = _columns.ColumnMemory(arrays)
+        self._count = count
 
     @property
     def capacity(self) -> int:
         """int: Number of rows."""
         return self._memory.capacity
+
+    @property
+    def count(self) -> int:
+        """int: How many of the rows were filled last; of arrays of the caller's all, before that."""
+        return self._count
+
+    def _fill(self, batch: _core.Slots, symmetric: bool, seed: int) -> None:
+        self._count = _columns.read_columns(batch, self._memory, symmetric, seed)
 
     def __getitem__(self, name: str) -> npt.NDArray[Any]:
         return self._arrays[name]
@@ -122,6 +133,11 @@ class Columns(Mapping[str, npt.NDArray[Any]]):
 
     def __len__(self) -> int:
         return len(self._arrays)
+
+    def __arrow_c_array__(self, requested_schema: object = None) -> tuple[object, object]:
+        """The filled rows for all that take Arrow's PyCapsule interface, such as ``pyarrow.record_batch``."""
+        capsules: tuple[object, object] = interchange.to_arrow(self).__arrow_c_array__(requested_schema)
+        return capsules
 
     def __repr__(self) -> str:
         return f"<Columns of {self.capacity} rows: {', '.join(self)}>"
