@@ -8,8 +8,7 @@ library can: it keeps that memory alive, and shows what the next receive puts th
 from __future__ import annotations
 
 import importlib
-import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -148,21 +147,14 @@ def from_arrow(packets: object, batch: PacketBatch) -> int:
     Raises
     ------
     ValueError
-        A packet is null, empty or too large, or there are too many; the batch is empty then.
+        A packet is empty or too large, or there are too many; the batch is empty then.
     TypeError
-        These are no binary values.
+        There are values that are null or not binary; likewise.
     """
     pa = load("pyarrow")
     values = pa.chunked_array(packets if hasattr(packets, "__arrow_c_stream__") else [pa.array(packets)])
-    kind = values.type
-    if not (
-        pa.types.is_binary(kind)
-        or pa.types.is_large_binary(kind)
-        or pa.types.is_binary_view(kind)
-        or pa.types.is_fixed_size_binary(kind)
-    ):
-        raise TypeError(f"packets must be binary values, not {kind}")
-    return batch.fill(packet for chunk in values.chunks for packet in binary_values(pa, chunk))
+    # One that does not fit any more is enough to be refused.
+    return batch.fill(values.slice(0, batch.capacity + 1).to_pylist())
 
 
 def to_pandas(
@@ -235,19 +227,6 @@ def arrow_array(pa: ModuleType, array: npt.NDArray[Any]) -> pyarrow.Array:
     if array.ndim == 1:
         return pa.array(array)
     return pa.Array.from_buffers(pa.binary(array.shape[1]), len(array), [None, pa.py_buffer(array)])
-
-
-def binary_values(pa: ModuleType, array: pyarrow.Array) -> Iterator[memoryview]:
-    if array.null_count:
-        raise ValueError(f"{array.null_count} of the packets are null")
-    if not len(array):
-        return
-    array = array.cast(pa.large_binary())
-    _, offsets, data = array.buffers()
-    ends = np.frombuffer(offsets, np.int64)[array.offset :][: len(array) + 1].tolist()
-    memory = memoryview(data or b"")
-    for start, end in itertools.pairwise(ends):
-        yield memory[start:end]
 
 
 def load(library: str) -> ModuleType:
