@@ -25,7 +25,7 @@ $(VENV)/.made:
 
 $(VENV)/.test: $(VENV)/.made $(SOURCES)
 	@echo "== building tuntap and installing what its tests need"
-	$(BIN)/python -m pip install --quiet --editable . --group test
+	$(BIN)/python -m pip install --quiet --editable . --group test --group interchange
 	@touch $@
 
 $(VENV)/.bench: $(VENV)/.test

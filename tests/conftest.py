@@ -164,7 +164,7 @@ def no_leaks():
 def pytest_runtest_makereport(item, call):
     outcome = yield
     report = outcome.get_result()
-    needs_wine = "windows" in item.fixturenames  # which has an option of its own
-    if report.skipped and item.config.getoption("--require-root") and not needs_wine:
+    may_lack = {"windows", "torch", "jax"} & set(item.fixturenames)  # an option of its own; in no group
+    if report.skipped and item.config.getoption("--require-root") and not may_lack:
         report.outcome = "failed"
         report.longrepr = f"skipped, which --require-root forbids: {report.longrepr}"

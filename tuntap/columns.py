@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tuntap import _columns, _core, interchange
-from tuntap._config import parse_mac
+from tuntap._config import parse_integer, parse_mac
 from tuntap._memory import allocate
 
 __all__ = ["DTYPE", "FIVE_TUPLE", "Columns", "Mark", "addresses"]
@@ -72,8 +72,10 @@ class Columns(Mapping[str, npt.NDArray[Any]]):
     """
 
     def __init__(self, capacity: int, fields: Iterable[str] | None = None) -> None:
+        capacity = parse_integer(capacity, "capacity", 0, 2**31 - 1)
         names = check_fields(fields)
-        self._hold({name: allocate((capacity, *DTYPE[name].shape), DTYPE[name].base) for name in names}, 0)
+        self._hold({name: allocate((capacity, *DTYPE[name].shape), DTYPE[name].base) for name in names})
+        self._count = 0
 
     @classmethod
     def wrap(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> Columns:
@@ -103,14 +105,13 @@ class Columns(Mapping[str, npt.NDArray[Any]]):
             if array.ndim == 2 and array.strides[1] != 1:
                 raise ValueError(f"column {name!r}: the 16 bytes of an address must lie together")
         self = cls.__new__(cls)
-        arrays = dict(arrays)
-        self._hold(arrays, min(map(len, arrays.values()), default=0))
+        self._hold(dict(arrays))
         return self
 
-    def _hold(self, arrays: dict[str, npt.NDArray[Any]], count: int) -> None:
+    def _hold(self, arrays: dict[str, npt.NDArray[Any]]) -> None:
         self._arrays = arrays
         self._memory = _columns.ColumnMemory(arrays)
-        self._count = count
+        self._count = self.capacity
 
     @property
     def capacity(self) -> int:
@@ -119,7 +120,7 @@ class Columns(Mapping[str, npt.NDArray[Any]]):
 
     @property
     def count(self) -> int:
-        """int: How many of the rows were filled last; of arrays of the caller's all, before that."""
+        """int: How many of the rows were filled last; before that none, or all of arrays of the caller's."""
         return self._count
 
     def _fill(self, batch: _core.Slots, symmetric: bool, seed: int) -> None:

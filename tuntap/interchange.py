@@ -69,7 +69,7 @@ def to_arrow(
 
     Examples
     --------
-    >>> import tuntap
+    >>> import tuntap, tuntap.testing
     >>> batch = tuntap.PacketBatch(64, 1500)
     >>> _ = batch.fill([tuntap.testing.udp("10.0.0.1", "10.0.0.2", 53, 4000, b"x" * 100)])
     >>> columns = tuntap.columns.Columns(batch.capacity, ["length", "src_port"])
@@ -86,7 +86,7 @@ def to_arrow(
 
 def packets_to_arrow(
     batch: PacketBatch, count: int | None = None, *, copy: bool = False
-) -> pyarrow.BinaryViewArray:
+) -> pyarrow.BinaryViewArray | pyarrow.LargeBinaryArray:
     """The packets of a batch as an Arrow array that points into the slots.
 
     Arrow wants 16 bytes for each packet, which are made here: its length, and its first 4 bytes or, up to 12,
@@ -103,8 +103,8 @@ def packets_to_arrow(
 
     Returns
     -------
-    pyarrow.BinaryViewArray
-        ``.cast("binary")`` copies it to the type that older readers know.
+    pyarrow.BinaryViewArray, or with copy=True pyarrow.LargeBinaryArray
+        Of the former pyarrow itself does not yet select rows (`filter`, `take`); of the latter it does.
     """
     pa = load("pyarrow")
     count = batch.count if count is None else parse_integer(count, "count", 0, batch.count)
@@ -126,7 +126,7 @@ def packets_to_arrow(
     slots = batch.buffer[:count]
     memory = [slots[i : i + slots_per_buffer] for i in range(0, count, slots_per_buffer)]
     array = pa.Array.from_buffers(pa.binary_view(), count, [None, *map(pa.py_buffer, [views, *memory])])
-    return array.cast(pa.large_binary()).cast(pa.binary_view()) if parse_flag(copy, "copy") else array
+    return array.cast(pa.large_binary()) if parse_flag(copy, "copy") else array
 
 
 def from_arrow(packets: object, batch: PacketBatch) -> int:
