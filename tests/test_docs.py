@@ -22,6 +22,7 @@ def python_blocks(path):
 
 EVERY_PAGE = sorted(DOCS.rglob("*.md"))
 PAGES = [path for path in EVERY_PAGE if python_blocks(path)]
+OPTIONAL = {"interchange": ["pyarrow", "pandas", "polars"]}
 
 
 @pytest.fixture
@@ -57,12 +58,14 @@ def test_each_command_of_the_readme_exists(command, capsys):
 
 
 def test_the_pages_with_examples_are_found():
-    wanted = {"async", "batches", "events", "framed", "ios", "offload", "threads"}
+    wanted = {"async", "batches", "events", "framed", "interchange", "ios", "offload", "threads"}
     assert wanted <= {page.stem for page in PAGES}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_the_examples_of_a_page_run_in_their_order(traffic, page):
+    for library in OPTIONAL.get(page.stem, ()):
+        pytest.importorskip(library, reason=f"{library} is not installed here (group interchange)")
     packet = testing.udp("10.0.2.2", "10.0.2.1", 7, 9, b"x")
     scope = {"tuntap": tuntap, "packet": packet}
     for block in python_blocks(page):

@@ -674,11 +674,14 @@ class TestTorch:
         assert tensor[0, 0] == 77
 
     def test_columns_are_the_same_memory(self, torch):
-        for name, array in filled(traffic(8)).columns(out=Columns(64)).items():
-            tensor = torch.from_dlpack(array)
-            assert str(tensor.dtype) == f"torch.{array.dtype}"
-            assert tensor.data_ptr() == address(array), name
-            assert tensor.tolist() == array.tolist()
+        batch = filled(traffic(8))
+        for table in (batch.columns(), batch.columns(out=Columns(64))):
+            for name in DTYPE.names:
+                array = table[name]
+                tensor = torch.from_dlpack(array)
+                assert str(tensor.dtype) == f"torch.{array.dtype}"
+                assert tensor.data_ptr() == address(array), name
+                assert tensor.tolist() == array.tolist()
 
     def test_packets_arrive_in_a_tensor(self, torch):
         slots = torch.zeros((8, 1500), dtype=torch.uint8)
@@ -700,9 +703,10 @@ class TestJAX:
         assert (array.shape, array.dtype) == (batch.data.shape, np.uint8)
         assert array.unsafe_buffer_pointer() == address(batch.data)
 
-    def test_one_with_headroom_cannot_be(self, jax):
-        with pytest.raises(jax.errors.JaxRuntimeError, match="striding"):
-            jax.dlpack.from_dlpack(filled(raw(LENGTHS), headroom=10))
+    def test_rows_that_lie_apart_cannot_be(self, jax):
+        for array in (filled(raw(LENGTHS), headroom=10), filled(traffic(8)).columns()["src4"]):
+            with pytest.raises(jax.errors.JaxRuntimeError, match="striding"):
+                jax.dlpack.from_dlpack(array)
 
     def test_columns_are_the_same_memory(self, jax):
         for name, array in filled(traffic(8)).columns(out=Columns(64)).items():

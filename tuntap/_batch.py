@@ -406,8 +406,8 @@ class PacketBatch(_core.Slots):
         return position, self.headroom + max(int(self.lengths[position]), 0)
 
     def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> npt.NDArray[Any]:
-        """``numpy.asarray(batch)`` is `data`."""
-        return np.array(self.data, dtype=dtype, copy=copy)
+        """``numpy.asarray(batch)`` is `data`, the same memory."""
+        return np.asarray(self.data, dtype) if copy is None else np.array(self.data, dtype, copy=copy)
 
     def __dlpack__(self, **options: object) -> object:
         """``torch.from_dlpack(batch)`` is `data`, the same memory."""
