@@ -7,6 +7,8 @@ from tuntap._kernels.ip cimport *
 
 cdef enum:
     HEADERS_MAX = 16              # extension headers of one packet; more are an attack
+    AUTHENTICATION_SIZE = 12      # RFC 4302: what each has
+    DCCP_LONG_SIZE = 16           # RFC 4340: with long sequence numbers
 
 
 cdef void rows_clear(Row *rows, size_t count) noexcept nogil:
@@ -88,19 +90,21 @@ cdef inline size_t read_network(Cursor *packet, size_t *at, bint is_frame, Row *
 cdef inline size_t read_ipv4(Cursor *packet, size_t *at, Row *row) noexcept nogil:
     cdef const uint8_t *header = span(packet, at[0], IPV4_HEADER_SIZE)
     cdef size_t size
+    cdef uint16_t length
     cdef uint16_t fragment
     if header == NULL:
         row.marks |= MARK_TRUNCATED
         return 0
     size = 4 * (header[0] & 15)
-    if size < IPV4_HEADER_SIZE or load16(header + 2) < size:
+    length = load16(header + 2)
+    if size < IPV4_HEADER_SIZE or length < size:
         row.marks |= MARK_MALFORMED
         return 0
     if span(packet, at[0], size) == NULL:
         row.marks |= MARK_TRUNCATED
         return 0
     row.version = 4
-    row.ip_length = load16(header + 2)
+    row.ip_length = length
     row.dscp = header[1] >> 2
     row.ecn = header[1] & 3
     row.ip_id = load16(header + 4)
@@ -115,7 +119,7 @@ cdef inline size_t read_ipv4(Cursor *packet, size_t *at, Row *row) noexcept nogi
     if size > IPV4_HEADER_SIZE:
         row.marks |= MARK_OPTIONS
     if fragment & IPV4_FRAGMENT_MASK:
-        note_fragment(row, row.ip_length - size)
+        note_fragment(row, row.ip_length)
     row.network_offset = <uint16_t> at[0]
     at[0] += size
     return end_of(packet, row)
@@ -153,6 +157,7 @@ cdef void pass_extensions(Cursor *packet, size_t *at, size_t end, Row *row) noex
     cdef const uint8_t *header
     cdef size_t size
     cdef uint16_t fragment
+    cdef bint is_short
     cdef int count = 0
     cursor_set(&all_there, packet.data, end)
     row.marks |= MARK_OPTIONS
@@ -160,8 +165,12 @@ cdef void pass_extensions(Cursor *packet, size_t *at, size_t end, Row *row) noex
         header = span(&all_there, at[0], 8)
         size = extension_size(row.protocol, header) if header != NULL else 8
         count += 1
-        if count > HEADERS_MAX or span(&all_there, at[0], size) == NULL:
-            if count > HEADERS_MAX or not row.marks & MARK_TRUNCATED:
+        is_short = header != NULL and row.protocol == PROTOCOL_AUTHENTICATION and size < AUTHENTICATION_SIZE
+        if count > HEADERS_MAX or is_short:
+            row.marks |= MARK_MALFORMED
+            return
+        if span(&all_there, at[0], size) == NULL:
+            if leaves_packet(row, at[0] + size):
                 row.marks |= MARK_MALFORMED
             return
         if row.protocol == PROTOCOL_FRAGMENT:
@@ -170,16 +179,24 @@ cdef void pass_extensions(Cursor *packet, size_t *at, size_t end, Row *row) noex
             row.ip_flags = fragment & 1
             row.fragment_offset = fragment & 0xfff8
             if fragment & 0xfff9:                     # or it is whole (RFC 6946)
-                note_fragment(row, <uint32_t> (row.network_offset + row.ip_length - at[0] - size))
+                note_fragment(row, row.ip_length - IPV6_HEADER_SIZE - <uint32_t> size)
         row.protocol = header[0]
         at[0] += size
 
 
 cdef inline void note_fragment(Row *row, uint32_t size) noexcept nogil:
-    """One with `size` bytes of the whole packet."""
+    """The whole packet would have its offset and `size` bytes, as its length counts them."""
     row.marks |= MARK_FRAGMENT
     if row.fragment_offset + size > 0xffff:
         row.marks |= MARK_MALFORMED
+
+
+cdef inline bint leaves_packet(const Row *row, size_t end) noexcept nogil:
+    """Whether something that goes on to `end`, where nothing is, is no part of the IP packet either.
+
+    It may be in another fragment, which is an attack if it is a header, but no contradiction.
+    """
+    return end > <size_t> row.network_offset + row.ip_length and not row.marks & MARK_FRAGMENT
 
 
 cdef inline size_t end_of(Cursor *packet, Row *row) noexcept nogil:
@@ -211,26 +228,29 @@ cdef inline void read_transport(Cursor *packet, size_t at, Row *row) noexcept no
     cdef size_t size = transport_size(row)
     cdef const uint8_t *header
     cdef uint32_t left = row.payload_length
+    cdef uint16_t length
     if size == 0:
         return
     header = span(packet, at, size)
-    if header != NULL and row.protocol == PROTOCOL_TCP:
-        size = 4 * (header[12] >> 4)
-        if size < TCP_HEADER_SIZE:
+    if header != NULL and row.protocol in (PROTOCOL_TCP, PROTOCOL_DCCP):
+        size = 4 * (header[12] >> 4) if row.protocol == PROTOCOL_TCP else 4 * <size_t> header[4]
+        if size < (DCCP_LONG_SIZE if row.protocol == PROTOCOL_DCCP and header[8] & 1 else transport_size(row)):
             row.marks |= MARK_MALFORMED
             return
         header = span(packet, at, size)
     if header == NULL:
-        # A fragment may end in its header, which is an attack, but no contradiction.
-        if not row.marks & (MARK_TRUNCATED | MARK_FRAGMENT):
+        if leaves_packet(row, at + size):
             row.marks |= MARK_MALFORMED
         return
-    if row.protocol == PROTOCOL_UDP:
-        left = load16(header + 4)
-        if left < UDP_HEADER_SIZE or left > row.payload_length and not row.marks & (MARK_TRUNCATED | MARK_FRAGMENT):
+    if row.protocol in (PROTOCOL_UDP, PROTOCOL_UDPLITE):
+        length = load16(header + 4)
+        if row.protocol == PROTOCOL_UDPLITE and length == 0:
+            length = UDP_HEADER_SIZE                  # the checksum is of everything (RFC 3828)
+        if length < UDP_HEADER_SIZE or length > left and leaves_packet(row, at + length):
             row.marks |= MARK_MALFORMED
             return
-        left = min(left, row.payload_length)
+        if row.protocol == PROTOCOL_UDP:
+            left = min(<uint32_t> length, left)
     row.marks |= MARK_TRANSPORT
     row.payload_offset += <uint32_t> size
     row.payload_length = left - <uint32_t> size
@@ -260,10 +280,11 @@ cdef inline uint64_t mix(uint64_t value) noexcept nogil:
 
 
 cdef inline uint64_t hash_flow(const Row *row, uint64_t seed, bint symmetric) noexcept nogil:
-    """Of the version, the protocol, and both ends; the parts of an IP packet have no ports, not even the first."""
-    cdef bint has_ports = not row.marks & MARK_FRAGMENT
-    cdef uint64_t src = row.src_port if has_ports else 0
-    cdef uint64_t dst = row.dst_port if has_ports else 0
+    """Of the version, the protocol, and both ends; of the parts of an IP packet what all of them have."""
+    cdef bint is_whole = not row.marks & MARK_FRAGMENT
+    cdef uint64_t src = row.src_port if is_whole else 0
+    cdef uint64_t dst = row.dst_port if is_whole else 0
+    cdef uint64_t protocol = row.protocol if is_whole else 0
     cdef uint64_t other
     if row.version == 4:
         src = mix(seed + (<uint64_t> row.src4 << 16 | src))
@@ -275,4 +296,4 @@ cdef inline uint64_t hash_flow(const Row *row, uint64_t seed, bint symmetric) no
         other = src
         src = dst
         dst = other
-    return mix(mix(src + row.protocol) + dst + row.version)
+    return mix(mix(src + protocol) + dst + row.version)
