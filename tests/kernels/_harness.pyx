@@ -9,7 +9,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
-from tuntap._kernels cimport bpf, gro, gso, virtio
+from tuntap._kernels cimport bpf, columns, gro, gso, virtio
 from tuntap._kernels.checksum cimport checksum_update, copy_sum, sum_bytes, sum_pseudo_header
 from tuntap._kernels.checksum cimport choose_summer as choose
 from tuntap._kernels.checksum cimport fold as fold_sum
@@ -272,3 +272,12 @@ def bpf_walk(bytes data, size_t timestamp_size, size_t alignment):
     if bpf.bpf_next(&walk, &record) != result:
         raise AssertionError("the end is not for good")
     return records, result
+
+
+def columns_row(bytes data, bint is_frame=False, int wanted=3, uint64_t seed=0, size_t guard=0):
+    """The bytes of the row, and whether nothing was written to."""
+    cdef Block block = Block(data, guard)
+    cdef columns.Row row
+    memset(&row, 0, sizeof(row))
+    columns.row_read(block.data, block.size, is_frame, wanted, seed, &row)
+    return (<char *> &row)[:sizeof(row)], block.content() == data and block.intact()
