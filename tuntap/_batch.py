@@ -13,7 +13,7 @@ import numpy.typing as npt
 from tuntap import _columns, _core, interchange
 from tuntap._config import parse_flag, parse_integer
 from tuntap._memory import allocate
-from tuntap.columns import Columns, Source, Table, check_source, dtype_of, plan_of, rows_of
+from tuntap.columns import Columns, Source, Table, check_fields, check_source, dtype_of, plan_of, rows_of
 
 if TYPE_CHECKING:
     from tuntap._core import Readable, Writable
@@ -232,28 +232,28 @@ class PacketBatch(_core.Slots):
 
         Examples
         --------
-        >>> import tuntap
-        >>> batch = tuntap.PacketBatch(64, 1500)
-        >>> _ = batch.fill([tuntap.testing.udp("10.0.0.1", "10.0.0.2", 53, 4000, b"x" * 100)])
+        >>> from tuntap import PacketBatch, testing
+        >>> batch = PacketBatch(64, 1500)
+        >>> _ = batch.fill([testing.udp("10.0.0.1", "10.0.0.2", 53, 4000, b"x" * 100)])
         >>> table = batch.columns(["length", "src_port", "dst_port"])
         >>> table["src_port"].tolist(), table["length"].tolist()
         ([53], [128])
         """
         symmetric = parse_flag(symmetric, "symmetric")
         seed = parse_integer(seed, "seed", 0, 2**64 - 1)
+        count = self.count  # once: another thread may be at the batch
         if out is None:
-            out = np.empty(self.count, dtype_of(fields if fields is None else tuple(fields)))
+            out = np.empty(count, dtype_of(check_fields(fields)))
         elif fields is not None:
             raise ValueError("fields are those of out: give one of the two")
         if isinstance(out, np.ndarray):
-            count = self.count
-            _columns.read_table(self, out, plan_of(out.dtype), symmetric, seed)
+            _columns.read_table(self, count, out, plan_of(out.dtype), symmetric, seed)
             return out[:count]
         if not isinstance(out, Columns):
             if not isinstance(out, Mapping):
                 raise TypeError(f"out must be a structured array or columns, not {type(out).__name__}")
             out = Columns.wrap(out)
-        out._fill(self, symmetric, seed)
+        out._fill(self, count, symmetric, seed)
         return out
 
     def fix_checksums(self, where: npt.ArrayLike | None = None) -> int:

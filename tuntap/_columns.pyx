@@ -187,28 +187,34 @@ cdef bint holds(const Py_buffer *buffer, size_t size):
     return buffer.ndim == 1 and <size_t> buffer.itemsize == size
 
 
-def read_columns(Slots batch not None, ColumnMemory memory not None, bint symmetric, uint64_t seed):
-    """Fill the first `batch.count` rows of the columns, and return how many."""
-    cdef int count = batch.used   # once: another thread may be at the batch
+cdef void check_count(Slots batch, int count) except *:
+    if not 0 <= count <= batch.view.capacity:
+        raise ValueError(f"the batch has {batch.view.capacity} slots, not {count}")
+
+
+def read_columns(Slots batch not None, int count, ColumnMemory memory not None, bint symmetric, uint64_t seed):
+    """Fill as many rows of the columns from the first slots."""
+    check_count(batch, count)
     if memory.capacity < count:
         raise ValueError(f"the columns have {memory.capacity} rows, the batch {count} packets")
     with nogil:
         fill(batch, count, memory.plan, memory.plan.moves, symmetric, seed)
-    return count
 
 
-def read_table(Slots batch not None, array, Plan plan not None, bint symmetric, uint64_t seed):
-    """Fill the first `batch.count` rows of a one-dimensional structured array, which the plan is made for."""
+def read_table(Slots batch not None, int count, array, Plan plan not None, bint symmetric, uint64_t seed):
+    """Fill as many rows of a one-dimensional structured array, which the plan is made for, from the first slots."""
     cdef Py_buffer buffer
     cdef Move *moves = <Move *> malloc(max(plan.count, 1) * sizeof(Move))
-    cdef int count = batch.used
     cdef int i
     if moves == NULL:
         raise MemoryError()
     try:
+        check_count(batch, count)
         PyObject_GetBuffer(array, &buffer, PyBUF_STRIDED)
         try:
-            if buffer.ndim != 1 or <size_t> buffer.itemsize != plan.itemsize:
+            if buffer.ndim != 1:
+                raise ValueError(f"out must have 1 dimension, not {buffer.ndim}")
+            if <size_t> buffer.itemsize != plan.itemsize:
                 raise ValueError("not an array that this plan is for")
             if buffer.shape[0] < count:
                 raise ValueError(f"the array has {buffer.shape[0]} rows, the batch {count} packets")

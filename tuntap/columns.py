@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import functools
 import ipaddress
+import operator
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, TypeAlias
 
@@ -55,6 +56,11 @@ class Mark(enum.IntFlag):
     VLAN = _columns.MARKS["VLAN"]
     #: There are bytes behind the end of the IP packet, as short Ethernet frames have.
     PADDED = _columns.MARKS["PADDED"]
+
+    @classmethod
+    def _missing_(cls, value: object) -> Mark:
+        """Those of a number that numpy made."""
+        return super()._missing_(operator.index(value))  # type: ignore[no-any-return, arg-type]
 
 
 class Columns(Mapping[str, npt.NDArray[Any]]):
@@ -123,8 +129,9 @@ class Columns(Mapping[str, npt.NDArray[Any]]):
         """int: How many of the rows were filled last; before that none, or all of arrays of the caller's."""
         return self._count
 
-    def _fill(self, batch: _core.Slots, symmetric: bool, seed: int) -> None:
-        self._count = _columns.read_columns(batch, self._memory, symmetric, seed)
+    def _fill(self, batch: _core.Slots, count: int, symmetric: bool, seed: int) -> None:
+        _columns.read_columns(batch, count, self._memory, symmetric, seed)
+        self._count = count
 
     def __getitem__(self, name: str) -> npt.NDArray[Any]:
         return self._arrays[name]
@@ -174,7 +181,7 @@ def check_fields(fields: Iterable[str] | None) -> tuple[str, ...]:
         raise TypeError(f"fields is several names, such as [{fields!r}], not one")
     names = tuple(fields)
     for name in names:
-        if name not in (DTYPE.names or ()):
+        if name not in (DTYPE.fields or {}):
             raise ValueError(f"no field {name!r}; there are {', '.join(DTYPE.names or ())}")
     if len(set(names)) != len(names):
         raise ValueError("a field is asked for twice")
@@ -182,9 +189,8 @@ def check_fields(fields: Iterable[str] | None) -> tuple[str, ...]:
 
 
 @functools.lru_cache(256)
-def dtype_of(fields: tuple[str, ...] | None) -> np.dtype[np.void]:
+def dtype_of(names: tuple[str, ...]) -> np.dtype[np.void]:
     """The dtype of a table of some of the fields, next to each other."""
-    names = check_fields(fields)
     return DTYPE if names == DTYPE.names else np.dtype([(name, DTYPE[name]) for name in names], align=True)
 
 
