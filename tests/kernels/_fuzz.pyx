@@ -14,6 +14,10 @@ from tuntap._kernels.bpf cimport BpfRecord, BpfWalk, bpf_begin, bpf_next
 from tuntap._kernels.checksum cimport (
     checksum_update, choose_summer, copy_sum, fold, sum_bytes, sum_pseudo_header,
 )
+from tuntap._kernels.columns cimport (
+    MARK_FRAGMENT, MARK_IP, MARK_MALFORMED, MARK_OPTIONS, MARK_PADDED, MARK_TRANSPORT, MARK_TRUNCATED, MARK_VLAN,
+    WANT_FLOW_HASH, WANT_SYMMETRIC, WANT_TRANSPORT, Row, row_read,
+)
 from tuntap._kernels.cursor cimport Cursor, cursor_set, get8, get16, get32, put8, put16, put32, span
 from tuntap._kernels.gro cimport (
     GRO_HEADERS_MAX, GRO_UDP, UDP_MERGED_MAX, WINDOW, Item, Window, gro_add, gro_begin, gro_headers,
@@ -87,6 +91,18 @@ cdef enum:
     CUT_RECORDS
     BROKEN_RECORDS
     WHOLE_READS
+    ROWS_IPV4
+    ROWS_IPV6
+    ROWS_TCP
+    ROWS_UDP
+    ROWS_ECHO
+    ROWS_EXTENDED
+    ROWS_FRAGMENTS
+    ROWS_TAGGED
+    ROWS_PADDED
+    ROWS_TRUNCATED
+    ROWS_MALFORMED
+    ROWS_WITHOUT
     REACHABLE
 
 cdef struct Input:
@@ -714,6 +730,155 @@ cdef void fuzz_records(Input *rest) noexcept nogil:
     free(data)
 
 
+# --- columns ---
+
+cdef bint is_zero(const void *data, size_t size) noexcept nogil:
+    cdef size_t i
+    for i in range(size):
+        if (<const uint8_t *> data)[i]:
+            return False
+    return True
+
+
+cdef void read_row(const uint8_t *data, size_t size, bint is_frame, int wanted, Row *row) noexcept nogil:
+    """Of a packet with nothing behind it."""
+    cdef uint8_t *block = block_of(data, size)
+    memset(row, 0, sizeof(Row))
+    row_read(block, size, is_frame, wanted, 1, row)
+    check(size == 0 or memcmp(block, data, size) == 0, b"a packet that is read stays as it is")
+    free(block)
+
+
+cdef void forget_link(Row *row) noexcept nogil:
+    """What is known without an IP header."""
+    row.length = 0
+    row.marks = 0
+    row.eth_src = 0
+    row.eth_dst = 0
+    row.ethertype = 0
+    row.vlan = 0
+    row.vlan_inner = 0
+    row.vlan_priority = 0
+
+
+cdef void forget_transport(Row *row) noexcept nogil:
+    """What is known of what is behind the IP header."""
+    row.marks = 0
+    row.flow_hash = 0
+    row.transport_offset = 0
+    row.payload_offset = 0
+    row.payload_length = 0
+    row.src_port = 0
+    row.dst_port = 0
+    row.tcp_seq = 0
+    row.tcp_ack = 0
+    row.tcp_flags = 0
+    row.tcp_window = 0
+    row.icmp_type = 0
+    row.icmp_code = 0
+    row.icmp_id = 0
+    row.icmp_seq = 0
+
+
+cdef void check_ip(const Row *row, const uint8_t *data, size_t size) noexcept nogil:
+    cdef const uint8_t *ip = data + row.network_offset
+    cdef size_t said_end = row.network_offset + row.ip_length
+    cdef size_t header = IPV4_HEADER_SIZE if row.version == 4 else IPV6_HEADER_SIZE
+    check(row.version in (4, 6) and ip[0] >> 4 == row.version, b"the version is that of the packet")
+    check(row.network_offset + header <= row.transport_offset <= row.payload_offset, b"headers follow one another")
+    check(row.payload_offset + <size_t> row.payload_length <= min(said_end, size), b"a payload is inside")
+    check((row.marks & MARK_TRUNCATED != 0) == (said_end > size), b"a packet that is cut is marked")
+    check((row.marks & MARK_PADDED != 0) == (said_end < size), b"a packet with more behind it is marked")
+    if row.version == 4:
+        check(is_zero(row.src6, 16) and is_zero(row.dst6, 16) and row.flow_label == 0, b"IPv4 has fields of its own")
+        check(row.src4 == number_at(ip + 12) and row.dst4 == number_at(ip + 16), b"addresses are read")
+        check(row.ttl == ip[8] and row.protocol == ip[9], b"fields of IPv4 are read")
+    else:
+        check(row.src4 == 0 and row.dst4 == 0 and row.ip_flags <= 1, b"IPv6 has fields of its own")
+        check(memcmp(row.src6, ip + 8, 16) == 0 and memcmp(row.dst6, ip + 24, 16) == 0, b"addresses are read")
+        check(row.ttl == ip[7], b"fields of IPv6 are read")
+        check(row.marks & (MARK_OPTIONS | MARK_FRAGMENT) != MARK_FRAGMENT, b"IPv6 has fragments in its extensions")
+    check(row.fragment_offset == 0 or row.marks & MARK_FRAGMENT, b"a fragment is marked")
+    check(row.fragment_offset == 0 or not row.marks & MARK_TRANSPORT, b"a later fragment has no transport header")
+
+
+cdef void check_transport(const Row *row, const uint8_t *data) noexcept nogil:
+    cdef const uint8_t *transport = data + row.transport_offset
+    cdef bint has_ports = row.protocol in (6, 17, 33, 132, 136)
+    check(row.payload_offset >= row.transport_offset + 8, b"a transport header has a size")
+    if has_ports:
+        check(
+            row.src_port == (transport[0] << 8 | transport[1]) and row.dst_port == (transport[2] << 8 | transport[3]),
+            b"ports are read",
+        )
+        check(is_zero(&row.icmp_type, 1) and row.icmp_id == 0 and row.icmp_seq == 0, b"only ICMP has a type")
+    else:
+        check(row.protocol == (1 if row.version == 4 else 58), b"a header that can be read")
+        check(row.icmp_type == transport[0] and row.icmp_code == transport[1], b"the type of ICMP is read")
+        check(row.src_port == 0 and row.dst_port == 0, b"ICMP has no ports")
+    if row.protocol == PROTOCOL_TCP:
+        check(row.tcp_seq == number_at(transport + 4) and row.tcp_ack == number_at(transport + 8), b"TCP is read")
+        check(
+            row.payload_offset == <size_t> row.transport_offset + (transport[12] >> 4) * 4,
+            b"the payload is behind the options of TCP",
+        )
+    else:
+        check(row.tcp_seq == 0 and row.tcp_ack == 0, b"only TCP has numbers")
+        check(row.tcp_flags == 0 and row.tcp_window == 0, b"only TCP has flags and a window")
+    reached[ROWS_TCP] += row.protocol == PROTOCOL_TCP
+    reached[ROWS_UDP] += row.protocol == PROTOCOL_UDP
+    reached[ROWS_ECHO] += row.icmp_id != 0
+
+
+cdef void fuzz_rows(Input *rest) noexcept nogil:
+    """A packet, any bytes."""
+    cdef uint8_t options = take8(rest)
+    cdef bint is_frame = options & 1
+    cdef size_t size = rest.size
+    cdef uint8_t *longer = block_of(NULL, size + 1)
+    cdef Row row
+    cdef Row other
+    read_row(rest.data, size, is_frame, WANT_TRANSPORT | WANT_FLOW_HASH | (options & WANT_SYMMETRIC), &row)
+    check(row.length == size, b"a packet has its length")
+    reached[ROWS_TAGGED] += row.vlan_inner != 0 and row.marks & (MARK_VLAN | MARK_IP) == (MARK_VLAN | MARK_IP)
+    reached[ROWS_TRUNCATED] += row.marks & MARK_TRUNCATED != 0
+    reached[ROWS_MALFORMED] += row.marks & MARK_MALFORMED != 0
+    if row.marks & MARK_IP:
+        check_ip(&row, rest.data, size)
+        reached[ROWS_IPV4] += row.version == 4
+        reached[ROWS_IPV6] += row.version == 6
+        reached[ROWS_EXTENDED] += row.version == 6 and row.transport_offset > 2 * IPV6_HEADER_SIZE
+        reached[ROWS_FRAGMENTS] += row.marks & MARK_FRAGMENT != 0
+        reached[ROWS_PADDED] += row.marks & MARK_PADDED != 0
+        if size and not row.marks & MARK_TRUNCATED:
+            memcpy(longer, rest.data, size)
+            read_row(longer, size + 1, is_frame, WANT_TRANSPORT | WANT_FLOW_HASH | (options & WANT_SYMMETRIC), &other)
+            check(other.marks == row.marks | MARK_PADDED, b"a byte behind the end is padding")
+            other.marks = row.marks
+            other.length -= 1
+            check(memcmp(&other, &row, sizeof(Row)) == 0, b"padding changes nothing")
+    else:
+        check(not row.marks & (MARK_TRANSPORT | MARK_FRAGMENT | MARK_OPTIONS | MARK_PADDED), b"marks follow from marks")
+        other = row
+        forget_link(&other)
+        check(is_zero(&other, sizeof(Row)), b"without an IP header there is nothing of it")
+        reached[ROWS_WITHOUT] += 1
+    if row.marks & MARK_TRANSPORT:
+        check_transport(&row, rest.data)
+    else:
+        check(row.payload_offset == row.transport_offset, b"without a header there is no size of it")
+        check(row.src_port == 0 and row.dst_port == 0 and row.tcp_flags == 0, b"without a header there are no ports")
+        check(row.icmp_type == 0 and row.icmp_id == 0 and row.tcp_seq == 0, b"nor anything else of it")
+    # What is not wanted is not there, and the rest is the same.
+    read_row(rest.data, size, is_frame, 0, &other)
+    check(other.marks & row.marks == other.marks, b"marks only say less")
+    check(other.flow_hash == 0 and other.payload_offset == 0 and other.transport_offset == 0, b"not wanted")
+    forget_transport(&row)
+    forget_transport(&other)
+    check(memcmp(&other, &row, sizeof(Row)) == 0, b"the IP header is read in any case")
+    free(longer)
+
+
 # --- what libFuzzer calls ---
 
 cdef public int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) noexcept nogil:
@@ -734,6 +899,8 @@ cdef public int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) noexcep
         fuzz_gso(&rest)
     elif target == 3:
         fuzz_records(&rest)
+    elif target == 6:
+        fuzz_rows(&rest)
     else:
         options = take8(&rest)
         if target == 4:
@@ -749,6 +916,9 @@ cdef public void fuzz_report() noexcept nogil:
         b"sums", b"layouts", b"refused", b"completed", b"split tcp4", b"split tcp6", b"split udp",
         b"right checksums", b"merged tcp4", b"merged tcp6", b"merged udp", b"merged frames", b"full windows",
         b"most datagrams", b"alone", b"same bytes", b"records", b"cut records", b"broken records", b"whole reads",
+        b"rows of ipv4", b"rows of ipv6", b"rows of tcp", b"rows of udp", b"rows of echoes", b"rows of extensions",
+        b"rows of fragments", b"rows of two tags", b"rows of padded", b"rows of truncated", b"rows of malformed",
+        b"rows without ip",
     ]
     for i in range(REACHABLE):
         fprintf(stderr, b"reached: %s %llu\n", names[i], <unsigned long long> reached[i])

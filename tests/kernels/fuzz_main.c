@@ -5,6 +5,7 @@
 
 PyMODINIT_FUNC PyInit_bpf(void);
 PyMODINIT_FUNC PyInit_checksum(void);
+PyMODINIT_FUNC PyInit_columns(void);
 PyMODINIT_FUNC PyInit_gso(void);
 PyMODINIT_FUNC PyInit_gro(void);
 PyMODINIT_FUNC PyInit__fuzz(void);
@@ -39,6 +40,7 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
     (void) argv;
     PyImport_AppendInittab("tuntap._kernels.bpf", PyInit_bpf);
     PyImport_AppendInittab("tuntap._kernels.checksum", PyInit_checksum);
+    PyImport_AppendInittab("tuntap._kernels.columns", PyInit_columns);
     PyImport_AppendInittab("tuntap._kernels.gso", PyInit_gso);
     PyImport_AppendInittab("tuntap._kernels.gro", PyInit_gro);
     PyImport_AppendInittab("_fuzz", PyInit__fuzz);

@@ -3,16 +3,18 @@
 Their form is that of _fuzz.pyx: the target, its options, and what it reads.
 """
 
+import random
 import struct
 import sys
 from pathlib import Path
 
+import kinds
 from flows import renumbered
 from twins import record
 
 from tuntap import offload, testing
 
-SUMS, HEADERS, GSO, RECORDS, PACKETS, FLOWS, LONG_FLOWS = 0, 1, 2, 3, 4, 5, 7
+SUMS, HEADERS, GSO, RECORDS, PACKETS, FLOWS, ROWS, LONG_FLOWS = 0, 1, 2, 3, 4, 5, 6, 7
 IS_FRAME, WITH_CHECKSUM, AROUND_THE_END = 1, 2, 4  # options of GSO
 ALL_TYPES, FRAMES, TRUSTED, RENUMBERED, FIXED = 14, 16, 32, 64, 128  # of the three behind it
 SMALL, LARGE, REPEATED = 64, 128, 192  # where a packet of a flow has its size from
@@ -88,6 +90,11 @@ def seeds():
         start = bytes([LONG_FLOWS]) + start[1:]
         yield start + bytes([value for kind in range(4) for value in (kind | REPEATED, 15)] * 5)
         yield start + bytes([2 | REPEATED, 15] * 20)
+    rng = random.Random(1)
+    for packet in (kinds.right(rng) | kinds.wrong(rng)).values():
+        yield bytes([ROWS, 0]) + packet
+    for frame in kinds.links(rng, flow(6, "tcp", [9])[0]).values():
+        yield bytes([ROWS, IS_FRAME]) + frame
 
 
 for number, seed in enumerate(seeds()):
