@@ -2,7 +2,7 @@
 
 from importlib.metadata import PackageNotFoundError, version
 
-from tuntap import bpf, columns, framed, interchange, offload
+from tuntap import bpf, columns, flows, framed, interchange, offload
 from tuntap._batch import PacketBatch
 from tuntap._config import Statistics
 from tuntap._core import Event, delete, features, find_utun_fd, interfaces
@@ -50,6 +50,7 @@ __all__ = [
     "delete_driver",
     "features",
     "find_utun_fd",
+    "flows",
     "framed",
     "interchange",
     "interfaces",
