@@ -133,7 +133,7 @@ def fill(batches, table=None, twin=None):
 
 @pytest.fixture(params=["a good hash", "a bad hash"])
 def hashes(request, monkeypatch):
-    """What flows have in common must not matter; nor when rows are brought together, which is now and then."""
+    """What hashes have in common must not matter, nor when rows are brought together: now and then."""
     monkeypatch.setattr(flows, "_PENDING", 10)
     if request.param == "a bad hash":
         good = flows._hash
