@@ -381,6 +381,8 @@ class PacketBatch(_core.Slots):
             if room.shape[0] < rows:
                 raise ValueError(f"the payload has {room.shape[0]} rows, and there are {rows} packets")
             room = room[:rows]
+        if room is not None and np.may_share_memory(room, self.buffer):
+            room = room.copy()
         failure = _columns.build_batch(self, memory, room, not arrays.keys().isdisjoint(_TAG_FIELDS))
         if failure:
             number, self.count = self.count, 0

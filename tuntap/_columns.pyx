@@ -11,7 +11,8 @@ from tuntap._core cimport Slots
 from tuntap._kernels.build cimport row_build
 from tuntap._kernels.columns cimport *
 from tuntap._kernels.rewrite cimport *
-from tuntap._kernels.virtio cimport VIRTIO_HEADER_SIZE
+from tuntap._kernels.cursor cimport Cursor, cursor_set
+from tuntap._kernels.virtio cimport VIRTIO_F_NEEDS_CSUM, VIRTIO_HEADER_SIZE, VirtioHeader, virtio_decode
 from tuntap._os.native cimport LAYER_TAP, SlotView, slot_at, slot_length, slot_number
 
 cdef enum:
@@ -305,6 +306,17 @@ cdef int choose(Slots batch, bytes chosen, SlotView *slots) except -1:
     return <int> (len(chosen) // <Py_ssize_t> sizeof(int32_t))
 
 
+cdef inline size_t unfinished_checksum(const SlotView *slots, int i) noexcept nogil:
+    """Where in a packet the checksum is that its virtio-net header leaves to a device; 0 if there is none."""
+    cdef Cursor cursor
+    cdef VirtioHeader header
+    if slots.headers == NULL:
+        return 0
+    cursor_set(&cursor, slots.headers + slot_number(slots, i) * <size_t> VIRTIO_HEADER_SIZE, VIRTIO_HEADER_SIZE)
+    virtio_decode(&cursor, &header)
+    return <size_t> header.csum_start + header.csum_offset if header.flags & VIRTIO_F_NEEDS_CSUM else 0
+
+
 def fix_batch(Slots batch not None, bytes chosen):
     """Make the checksums of packets right, of all or of those with these numbers (int32); how many are now."""
     cdef SlotView slots
@@ -314,7 +326,8 @@ def fix_batch(Slots batch not None, bytes chosen):
     cdef int i
     with nogil:
         for i in range(count):
-            done += fix_checksums(slot_at(&slots, i), packet_size(&slots, i), is_frame)
+            done += fix_checksums(
+                slot_at(&slots, i), packet_size(&slots, i), is_frame, unfinished_checksum(&slots, i))
     return done
 
 
@@ -332,7 +345,8 @@ def update_batch(Slots batch not None, ColumnMemory memory not None, uint32_t fi
     with nogil:
         for i in range(count):
             take_row(&row, memory.plan, slot_number(&slots, i))
-            done += row_update(slot_at(&slots, i), packet_size(&slots, i), is_frame, fields, &row)
+            done += row_update(
+                slot_at(&slots, i), packet_size(&slots, i), is_frame, unfinished_checksum(&slots, i), fields, &row)
     return done
 
 

@@ -259,9 +259,13 @@ def check_source(
 def _values(name: str, value: Any) -> npt.NDArray[Any]:  # noqa: ANN401 - whatever the caller has
     """Of one row, or of one for each packet, in the field's own dtype and with no value changed by that."""
     dtype, inner, largest = _KINDS[name]
+    if isinstance(value, list | tuple) and not value:
+        return np.empty((0, *inner), dtype)
     if not isinstance(value, np.ndarray):
         value = _addresses_as_numbers(name, value)
-        if type(value) is int and 0 <= value <= largest and not inner:
+        if type(value) is int and not inner:
+            if not 0 <= value <= largest:
+                raise ValueError(f"column {name!r}: {value} is not 0 to {largest}")
             return np.array([value], dtype)
         value = np.asarray(value)
     if value.dtype.kind not in "biu":
@@ -273,6 +277,8 @@ def _values(name: str, value: Any) -> npt.NDArray[Any]:  # noqa: ANN401 - whatev
     if may_exceed and value.size and not (value.min() >= 0 and value.max() <= largest):
         raise ValueError(f"column {name!r}: a value is not 0 to {largest}")
     array: npt.NDArray[Any] = value.astype(dtype, copy=False)
+    if inner and array.strides[-1] != 1:
+        array = np.ascontiguousarray(array)
     return array if array.ndim > len(inner) else array[np.newaxis]
 
 

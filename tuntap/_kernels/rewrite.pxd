@@ -31,9 +31,13 @@ cdef enum:
 
 # Make the checksums of a whole packet right: of the IPv4 header, and of TCP, UDP, UDP-Lite, ICMP or ICMPv6.  False if
 # one is left as it was, as nobody knows how: that of a fragment, of SCTP and DCCP, of a header that is not whole.
-cdef bint fix_checksums(uint8_t *data, size_t size, bint is_frame) noexcept nogil
+# That at `unfinished`, bytes from the start of the packet, is one that a device finishes (0: there is none such); it
+# becomes the sum of the pseudo-header.
+cdef bint fix_checksums(uint8_t *data, size_t size, bint is_frame, size_t unfinished) noexcept nogil
 
 # Write those of the fields in `set` that the packet has; its checksums follow (RFC 1624), so that a wrong one stays
 # wrong, and that of a fragmented packet is right when all its fragments are there.  False, and nothing is written,
 # where a checksum would have to follow and nobody knows how.
-cdef bint row_update(uint8_t *data, size_t size, bint is_frame, uint32_t set, const Row *row) noexcept nogil
+cdef bint row_update(
+    uint8_t *data, size_t size, bint is_frame, size_t unfinished, uint32_t set, const Row *row,
+) noexcept nogil

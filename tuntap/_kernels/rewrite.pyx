@@ -3,7 +3,7 @@ from libc.string cimport memset
 
 from tuntap._kernels.checksum cimport fold, sum_bytes
 from tuntap._kernels.columns cimport *
-from tuntap._kernels.cursor cimport load16, store16, store32
+from tuntap._kernels.cursor cimport load16, load32, store16, store32
 from tuntap._kernels.ip cimport *
 
 # The IPv4 header and what is behind it; `at` is NULL where there is no checksum, or none that is known.
@@ -11,14 +11,14 @@ cdef struct Checksum:
     uint8_t *at
     size_t end                    # of the bytes it is over, from the start of the packet
     bint is_over_addresses
+    bint is_unfinished            # the sum of the pseudo-header, to which a device adds the rest
     uint64_t change               # of the sum
 
 
-cdef void find_checksum(uint8_t *data, const Row *row, Checksum *checksum) noexcept nogil:
+cdef void find_checksum(uint8_t *data, const Row *row, size_t unfinished, Checksum *checksum) noexcept nogil:
     """That of the header behind the IP header, in as much of the packet as there is."""
     cdef uint8_t *header = data + row.transport_offset
     cdef size_t end = <size_t> row.payload_offset + row.payload_length
-    cdef uint16_t coverage
     memset(checksum, 0, sizeof(Checksum))
     checksum.end = end
     checksum.is_over_addresses = row.protocol != PROTOCOL_ICMP
@@ -29,17 +29,17 @@ cdef void find_checksum(uint8_t *data, const Row *row, Checksum *checksum) noexc
     elif row.protocol == PROTOCOL_UDP:
         checksum.at = header + UDP_CHECKSUM
     elif row.protocol == PROTOCOL_UDPLITE:
-        coverage = load16(header + 4)
-        checksum.end = row.transport_offset + <size_t> coverage if coverage else end
-        if coverage == 0 or UDP_HEADER_SIZE <= coverage and checksum.end <= end:
-            checksum.at = header + UDP_CHECKSUM
+        checksum.at = header + UDP_CHECKSUM
+        if load16(header + 4) != 0:                  # bytes that it is over
+            checksum.end = row.transport_offset + <size_t> load16(header + 4)
     elif row.protocol in (PROTOCOL_ICMP, PROTOCOL_ICMPV6):
         checksum.at = header + ICMP_CHECKSUM
+    checksum.is_unfinished = unfinished != 0 and checksum.at == data + unfinished
 
 
 cdef inline bint needs_checksum(const Row *row) noexcept nogil:
-    """Whether there is, or may be, a checksum behind the IP header."""
-    if row.marks & (MARK_MALFORMED | MARK_TRUNCATED):
+    """Whether there is a checksum behind the IP header, or may be behind extensions that are not whole."""
+    if row.version == 6 and is_extension(row.protocol):
         return True
     return row.protocol in (
         PROTOCOL_TCP, PROTOCOL_UDP, PROTOCOL_UDPLITE, PROTOCOL_SCTP, PROTOCOL_DCCP,
@@ -78,12 +78,12 @@ cdef inline uint16_t made_anew(const uint8_t *at, const uint8_t *data, size_t si
     return <uint16_t> ~fold(sum_bytes(data, size, initial) + <uint16_t> ~load16(at))
 
 
-cdef bint fix_checksums(uint8_t *data, size_t size, bint is_frame) noexcept nogil:
+cdef bint fix_checksums(uint8_t *data, size_t size, bint is_frame, size_t unfinished) noexcept nogil:
     cdef Row row
     cdef Checksum checksum
     cdef uint8_t *network
     cdef uint8_t *header
-    cdef uint64_t total
+    cdef uint64_t total = 0
     rows_clear(&row, 1)
     row_read(data, size, is_frame, WANT_TRANSPORT, 0, &row)
     if not row.marks & MARK_IP:
@@ -94,20 +94,23 @@ cdef bint fix_checksums(uint8_t *data, size_t size, bint is_frame) noexcept nogi
         store16(network + IPV4_CHECKSUM, made_anew(network + IPV4_CHECKSUM, network, header - network, 0))
     if row.marks & MARK_FRAGMENT:
         return False
-    find_checksum(data, &row, &checksum)
+    find_checksum(data, &row, unfinished, &checksum)
     if checksum.at == NULL or row.marks & MARK_TRUNCATED or goes_on(data, &row):
         return not needs_checksum(&row)
+    size = checksum.end - row.transport_offset
     if checksum.is_over_addresses:
         total = <uint64_t> row.payload_offset + row.payload_length - row.transport_offset + row.protocol
         if row.version == 4:
             total += (row.src4 >> 16) + (row.src4 & 0xffff) + (row.dst4 >> 16) + (row.dst4 & 0xffff)
         else:
             total = sum_bytes(network + 8, 32, total)
-        total = made_anew(checksum.at, header, checksum.end - row.transport_offset, total)
+    if checksum.is_unfinished:
+        store16(checksum.at, fold(total))
+    elif checksum.is_over_addresses:
+        store_checksum(&checksum, made_anew(checksum.at, header, size, total), &row)
     else:
-        header += ICMP_CHECKSUM + 2
-        total = <uint16_t> ~fold(sum_bytes(header, checksum.end - (header - data), load16(data + row.transport_offset)))
-    store_checksum(&checksum, <uint16_t> total, &row)
+        total = sum_bytes(header + ICMP_CHECKSUM + 2, size - ICMP_CHECKSUM - 2, load16(header))
+        store16(checksum.at, <uint16_t> ~fold(total))
     return True
 
 
@@ -134,10 +137,9 @@ cdef inline uint16_t followed(const uint8_t *at, uint64_t sum) noexcept nogil:
     return <uint16_t> ~fold(<uint64_t> <uint16_t> ~load16(at) + fold(sum))
 
 
-cdef inline bint is_known(uint8_t *data, uint32_t set, const Row *was, Checksum *checksum) noexcept nogil:
-    """Whether what follows from a change of these fields is known; where the checksum behind the IP header is."""
+cdef inline bint is_known(uint32_t set, const Row *was, const Checksum *checksum) noexcept nogil:
+    """Whether what follows from a change of these fields is known."""
     cdef uint32_t addresses = SET_SRC4 | SET_DST4 if was.version == 4 else SET_SRC6 | SET_DST6
-    find_checksum(data, was, checksum)
     if checksum.at != NULL or was.fragment_offset or not needs_checksum(was):
         return True
     # That of SCTP is over no addresses.  Its ports are in it, as those of DCCP are.
@@ -146,7 +148,24 @@ cdef inline bint is_known(uint8_t *data, uint32_t set, const Row *was, Checksum 
     return not set & (addresses | SET_PORTS)
 
 
-cdef bint row_update(uint8_t *data, size_t size, bint is_frame, uint32_t set, const Row *row) noexcept nogil:
+cdef inline void follow(Checksum *checksum, const Row *was) noexcept nogil:
+    """The checksum of a packet after its header was changed."""
+    cdef uint16_t value = load16(checksum.at)
+    if checksum.is_unfinished:
+        store16(checksum.at, fold(value + fold(checksum.change)))
+        return
+    if value == 0 and was.protocol in (PROTOCOL_UDP, PROTOCOL_UDPLITE):
+        return                    # there is none
+    value = followed(checksum.at, checksum.change)
+    # Only of ICMP can all be zeros, of which the checksum is 0xffff; that is right then for any payload.
+    if value == 0 and was.protocol == PROTOCOL_ICMP and load16(checksum.at - 2) == 0 and load32(checksum.at + 2) == 0:
+        value = 0xffff
+    store_checksum(checksum, value, was)
+
+
+cdef bint row_update(
+    uint8_t *data, size_t size, bint is_frame, size_t unfinished, uint32_t set, const Row *row,
+) noexcept nogil:
     cdef Row was
     cdef Checksum checksum
     cdef uint8_t *network
@@ -154,8 +173,10 @@ cdef bint row_update(uint8_t *data, size_t size, bint is_frame, uint32_t set, co
     cdef uint64_t ignored = 0
     rows_clear(&was, 1)
     row_read(data, size, is_frame, WANT_TRANSPORT, 0, &was)
-    if was.marks & MARK_IP and not is_known(data, set, &was, &checksum):
-        return False
+    if was.marks & MARK_IP:
+        find_checksum(data, &was, unfinished, &checksum)
+        if not is_known(set, &was, &checksum):
+            return False
     if is_frame and set & SET_LINK:
         update_link(data, size, set, &was, row)
     if not was.marks & MARK_IP:
@@ -188,9 +209,9 @@ cdef bint row_update(uint8_t *data, size_t size, bint is_frame, uint32_t set, co
     if checksum.at != NULL:
         if not checksum.is_over_addresses:
             checksum.change = 0
-        update_transport(data + was.transport_offset, set, &was, row, &checksum.change)
-        if was.protocol != PROTOCOL_UDP or was.version != 4 or load16(checksum.at) != 0:
-            store_checksum(&checksum, followed(checksum.at, checksum.change), &was)
+        update_transport(
+            data + was.transport_offset, set, &was, row, &ignored if checksum.is_unfinished else &checksum.change)
+        follow(&checksum, &was)
     return True
 
 
