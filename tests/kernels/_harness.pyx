@@ -5,16 +5,20 @@ the very kernels that are shipped.  Packet bytes are copied to a block of their 
 behind it, so that a sanitizer sees the first byte outside; with `guard` there are that many bytes of
 0xA5 on either side instead, and the answer says whether they are still there.
 """
+import sys
+
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
-from tuntap._kernels cimport bpf, columns, gro, gso, virtio
+from tuntap._kernels cimport bpf, build, columns, gro, gso, rewrite, virtio
 from tuntap._kernels.checksum cimport checksum_update, copy_sum, sum_bytes, sum_pseudo_header
 from tuntap._kernels.checksum cimport choose_summer as choose
 from tuntap._kernels.checksum cimport fold as fold_sum
 from tuntap._kernels.cursor cimport Cursor, cursor_set, get8, get16, get32, put8, put16, put32
 from tuntap._kernels.cursor cimport span as cursor_span
+
+from tuntap._columns import FIELDS, UPDATABLE
 
 cdef enum:
     GUARD = 0xA5
@@ -281,3 +285,47 @@ def columns_row(bytes data, bint is_frame=False, int wanted=3, uint64_t seed=0, 
     memset(&row, 0, sizeof(row))
     columns.row_read(block.data, block.size, is_frame, wanted, seed, &row)
     return (<char *> &row)[:sizeof(row)], block.content() == data and block.intact()
+
+
+# --- rewrite, build ---
+
+cdef void set_row(columns.Row *row, dict fields):
+    """The fields by name, numbers or the 16 bytes of an address, everything else zero."""
+    cdef bytes value
+    memset(row, 0, sizeof(columns.Row))
+    for name, kind, offset in FIELDS:
+        if name in fields:
+            value = fields[name] if kind == "16u1" else int(fields[name]).to_bytes(int(kind[1]), sys.byteorder)
+            memcpy(<uint8_t *> row + <size_t> offset, <const char *> value, <size_t> len(value))
+
+
+def rewrite_fix(bytes packet, bint is_frame=False, size_t unfinished=0, size_t guard=0):
+    """The result, the packet afterwards, and whether nothing else was written to."""
+    cdef Block block = Block(packet, guard)
+    cdef bint result = rewrite.fix_checksums(block.data, block.size, is_frame, unfinished)
+    return result, block.content(), block.intact()
+
+
+def rewrite_update(bytes packet, dict fields, bint is_frame=False, size_t unfinished=0, size_t guard=0):
+    """The result, the packet afterwards, and whether nothing else was written to."""
+    cdef Block block = Block(packet, guard)
+    cdef columns.Row row
+    cdef uint32_t chosen = 0
+    set_row(&row, fields)
+    for name in fields:
+        chosen |= UPDATABLE[name]
+    cdef bint result = rewrite.row_update(block.data, block.size, is_frame, unfinished, chosen, &row)
+    return result, block.content(), block.intact()
+
+
+def row_build(
+    dict fields, payload, size_t size, size_t room, bint is_frame=False, bint has_tag=False, size_t guard=0,
+):
+    """The result, all the room afterwards (0xA5 before), and whether nothing else was written to."""
+    cdef Block source = Block(payload or b"")
+    cdef Block target = Block(bytes([GUARD]) * room, guard)
+    cdef columns.Row row
+    set_row(&row, fields)
+    result = build.row_build(
+        target.data, target.size, is_frame, has_tag, &row, source.data if payload is not None else NULL, size)
+    return result, target.content(), target.intact()

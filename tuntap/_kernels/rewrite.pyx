@@ -18,9 +18,8 @@ cdef struct Checksum:
 cdef void find_checksum(uint8_t *data, const Row *row, size_t unfinished, Checksum *checksum) noexcept nogil:
     """That of the header behind the IP header, in as much of the packet as there is."""
     cdef uint8_t *header = data + row.transport_offset
-    cdef size_t end = <size_t> row.payload_offset + row.payload_length
     memset(checksum, 0, sizeof(Checksum))
-    checksum.end = end
+    checksum.end = <size_t> row.payload_offset + row.payload_length
     checksum.is_over_addresses = row.protocol != PROTOCOL_ICMP
     if not row.marks & MARK_TRANSPORT:
         return
