@@ -1,13 +1,16 @@
 """Would a test notice a wrong constant or a missing call in a core?  `python tools/mutate_cores.py bsd.pyx`.
 
-All changes are built into one copy of the core, and a function of its kernel says which of them is in force:
-a constant or number that is one less, a statement left out, a condition turned round.  (A byte order is a
-constant, too: its bytes are spelt out.)  The tests run once without a change, which tells what changes each
-of them passes by, and then those alone, once for each change.  What none of them notices is printed.
+All changes are built into one copy of the core, and a variable there says which of them is in force: a
+constant or number that is one less (an index of 0: one more), a statement left out, a condition turned
+round.  (A byte order is a constant, too: its bytes are spelt out.)  The tests run once without a change,
+which tells what changes each of them passes by, and then those alone, once for each change.  What none of
+them notices is printed.
 """
 
 import argparse
 import contextlib
+import ctypes
+import gc
 import json
 import os
 import re
@@ -28,6 +31,15 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PATIENCE = 10  # seconds that tests may take longer than without a change; one that hangs has noticed, too
 KINDS = ("constant", "condition", "statement")
+MOST = 10_000  # changes
+SWITCH = f"""
+#ifndef MUTANTS
+#define MUTANTS {MOST}
+__attribute__((visibility("default"))) int mutant_in_force = -1;
+__attribute__((visibility("default"))) unsigned char mutants_reached[MUTANTS];
+static inline int mutated(int number) {{ mutants_reached[number] = 1; return number == mutant_in_force; }}
+#endif
+"""
 
 
 @dataclass
@@ -97,7 +109,10 @@ def edits_of(code: str, begins: bool, variables: set[str]) -> Iterator[Edit]:
     declared = re.match(r"\s*cdef [^=]*=?", bare)  # numbers in a declaration are sizes
     for match in re.finditer(r"(?<![\w.])(?:[A-Z][A-Z0-9_]{2,}|0x[0-9a-fA-F]+|\d+)\b(?!\()", bare):
         if match.start() >= (declared.end() if declared else 0) and match[0] not in variables:
-            yield Edit("constant", *match.span(), f"({match[0]} - 1)", "(", " - @)")
+            # Before the first of an array is nothing, or anything.
+            is_first = bare[match.start() - 1 : match.end() + 1] == "[0]"
+            sign = "+" if is_first else "-"
+            yield Edit("constant", *match.span(), f"({match[0]} {sign} 1)", "(", f" {sign} @)")
     if not begins or open_brackets(bare):
         return
     match = re.match(r"\s*(?:if|elif|while) (.*):\s*$", bare)
@@ -127,9 +142,7 @@ def with_mutants(file: str, text: str, mutants: list[Mutant]) -> str:
     first = next(i for i, line in enumerate(lines) if line.startswith("cdef "))
     lines[first:first] = [
         "cdef extern from *:",
-        '    """',
-        "    int mutated(int number);",
-        '    """',
+        f'    """{SWITCH}    """',
         f'    int {switch} "mutated"(int number) nogil',
     ]
     return "\n".join(lines)
@@ -142,9 +155,6 @@ class Mutation:
         self.mutants = mutants
         self.only = only
         self.verbose = verbose
-        self.active: int | None = None
-        self.reached: set[int] = set()  # since the last test
-        self.at_import: set[int] = set()
         self.failed = ""
         self.counts: Counter[str] = Counter()
 
@@ -154,8 +164,8 @@ class Mutation:
 
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         items = {item.nodeid: item for item in session.items}
-        with built_once(self):
-            passed_by, failure = in_child(lambda: self.run(list(items.values())), 600)
+        with built_once() as self.built:
+            passed_by, failure = in_child(lambda: self.passed_by(list(items.values())), 600)
             if failure is not None:
                 sys.exit(f"the tests fail without a change: {failure}")
             names = sorted(passed_by, key=lambda name: passed_by[name][0])
@@ -166,12 +176,11 @@ class Mutation:
                 if self.only not in (None, mutant.kind):
                     continue
                 these = [name for name in names if number in passed_by[name][1]]
-                self.active = number
                 limit = PATIENCE + sum(passed_by[name][0] for name in these)
                 failure = None
                 if these:
                     chosen = [items[name] for name in these]
-                    _, failure = in_child(lambda chosen=chosen: self.run(chosen), limit)
+                    _, failure = in_child(lambda chosen=chosen, n=number: self.run(chosen, n), limit)
                 outcome = "not reached" if not these else "survived" if failure is None else "killed"
                 self.counts[outcome] += 1
                 killer = (failure or "").partition("\n")[0]
@@ -183,17 +192,35 @@ class Mutation:
                     print(f"  -{mutant.before}\n  +{mutant.after}", flush=True)
         return True
 
-    def run(self, items: list[pytest.Item]) -> Any:  # noqa: ANN401 - for json
-        """How long each test took and what it passed by; or what failed, at the first that does."""
-        told = {}
+    def passed_by(self, items: list[pytest.Item]) -> Any:  # noqa: ANN401 - for json
+        """How long each test took, and what it passed by; all do what an import does."""
+        for package in self.built:
+            with package.imported():
+                pass
+        at_import = self.reached()
+        return {name: (seconds, [*reached, *at_import]) for name, seconds, reached in self.run(items)}
+
+    def run(self, items: list[pytest.Item], active: int = -1) -> list[tuple[str, float, list[int]]]:
+        """What each test is called, how long it took and what it passed by, if none fails."""
+        for package in self.built:
+            ctypes.c_int.in_dll(package.library, "mutant_in_force").value = active
+        told = []
         for item, following in zip(items, [*items[1:], *items[:1]], strict=True):
-            self.reached.clear()
             begin = time.monotonic()
             item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
-            told[item.nodeid] = (time.monotonic() - begin, sorted(self.reached))
+            told.append((item.nodeid, time.monotonic() - begin, self.reached()))
             if self.failed:
                 raise AssertionError(self.failed)
-        return {name: (seconds, [*reached, *self.at_import]) for name, (seconds, reached) in told.items()}
+        return told
+
+    def reached(self) -> list[int]:
+        """The changes that were passed by since the last time."""
+        found = []
+        for package in self.built:
+            marks = (ctypes.c_ubyte * MOST).in_dll(package.library, "mutants_reached")
+            found += [number for number in range(len(self.mutants)) if marks[number]]
+            ctypes.memset(marks, 0, MOST)
+        return found
 
 
 def in_child(work: Callable[[], Any], limit: float) -> tuple[Any, str | None]:
@@ -202,6 +229,7 @@ def in_child(work: Callable[[], Any], limit: float) -> tuple[Any, str | None]:
         child = os.fork()
         if child == 0:
             signal.alarm(round(limit) + 1)
+            gc.freeze()  # or each collection goes through all of it
             silence = os.open(os.devnull, os.O_RDWR)
             os.dup2(silence, 1)
             os.dup2(silence, 2)
@@ -221,22 +249,9 @@ def in_child(work: Callable[[], Any], limit: float) -> tuple[Any, str | None]:
 
 
 @contextlib.contextmanager
-def built_once(mutation: Mutation) -> Iterator[None]:
-    """Each system's package is built before a test runs, and its kernel knows which change is in force."""
-    crossbuild, fake_kernel, systems = (
-        sys.modules[name] for name in ("crossbuild", "fake_kernel", "systems")
-    )
-    answer = fake_kernel.Kernel.answer
-
-    def answer_or_mutate(kernel: Any, name: str, arguments: list[Any]) -> tuple[int, str | None]:  # noqa: ANN401
-        if name != "mutated":
-            return answer(kernel, name, arguments)
-        is_loaded = "tuntap.testing" in sys.modules
-        (mutation.reached if is_loaded else mutation.at_import).add(arguments[0])
-        return int(arguments[0] == mutation.active), None
-
-    fake_kernel.Kernel.answer = answer_or_mutate
-    fake_kernel.SIGNATURES["mutated"] = "i"
+def built_once() -> Iterator[list[Any]]:
+    """The package of each system, before a test runs."""
+    crossbuild, systems = sys.modules["crossbuild"], sys.modules["systems"]
     with tempfile.TemporaryDirectory() as folder:
         built = {}
         for system, kernel in systems.SYSTEMS.items():
@@ -245,7 +260,7 @@ def built_once(mutation: Mutation) -> Iterator[None]:
             cache.mkdir(exist_ok=True)
             built[system] = crossbuild.Elsewhere(system, kernel, Path(folder) / system, cache)
         crossbuild.Elsewhere = lambda system, *_: built[system]
-        yield
+        yield list(built.values())
 
 
 def main() -> int:

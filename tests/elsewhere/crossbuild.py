@@ -288,10 +288,10 @@ class Elsewhere:
         self.kernel = kernel(numbers, errors(system, folder))
         self.callback = self.kernel.callback(names)  # kept for as long as the module may call it
         pointer = ctypes.cast(self.callback, ctypes.c_void_p)
-        library = ctypes.CDLL(str(native))
-        ctypes.c_void_p.in_dll(library, "recorder_callback").value = pointer.value
+        self.library = ctypes.CDLL(str(native))
+        ctypes.c_void_p.in_dll(self.library, "recorder_callback").value = pointer.value
         self.kernel.by_name = {
-            name: ctypes.cast(getattr(library, name), ctypes.c_void_p).value
+            name: ctypes.cast(getattr(self.library, name), ctypes.c_void_p).value
             for name in BY_NAME.get(system, ())
         }
 
