@@ -1,10 +1,10 @@
 """Would a test notice a wrong constant or a missing call in a core?  `python tools/mutate_cores.py bsd.pyx`.
 
 All changes are built into one copy of the core, and a variable there says which of them is in force: a
-constant or number that is one less (an index of 0: one more), a statement left out, a condition turned
-round.  (A byte order is a constant, too: its bytes are spelt out.)  The tests run once without a change,
-which tells what changes each of them passes by, and then those alone, once for each change.  What none of
-them notices is printed.
+constant or number that is one less (an index of 0, or a shift: one more), a statement left out, a condition
+turned round.  (A byte order is a constant, too: its bytes are spelt out.)  The tests run once without a
+change, which tells what changes each of them passes by, and then those alone, once for each change.  What
+none of them notices is printed.
 """
 
 import argparse
@@ -109,9 +109,9 @@ def edits_of(code: str, begins: bool, variables: set[str]) -> Iterator[Edit]:
     declared = re.match(r"\s*cdef [^=]*=?", bare)  # numbers in a declaration are sizes
     for match in re.finditer(r"(?<![\w.])(?:[A-Z][A-Z0-9_]{2,}|0x[0-9a-fA-F]+|\d+)\b(?!\()", bare):
         if match.start() >= (declared.end() if declared else 0) and match[0] not in variables:
-            # Before the first of an array is nothing, or anything.
+            # What is before an array, or a shift by less than nothing, may be anything.
             is_first = bare[match.start() - 1 : match.end() + 1] == "[0]"
-            sign = "+" if is_first else "-"
+            sign = "+" if is_first or bare[: match.start()].endswith("<< ") else "-"
             yield Edit("constant", *match.span(), f"({match[0]} {sign} 1)", "(", f" {sign} @)")
     if not begins or open_brackets(bare):
         return
