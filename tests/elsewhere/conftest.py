@@ -1,5 +1,6 @@
 """The package on the core of another system, whose calls a kernel written in Python answers."""
 
+import ctypes
 import sys
 from pathlib import Path
 
@@ -20,6 +21,7 @@ def elsewhere(tmp_path_factory, pytestconfig):
         pytest.skip(str(reason))
     found = {}
     broken = {}
+    ctypes.CDLL(None).mallopt(-6, 0xAA)  # M_PERTURB: what malloc() yields is not zero by luck
 
     def get(system):
         if system in broken:

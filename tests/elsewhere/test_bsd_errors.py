@@ -267,6 +267,7 @@ def set_to(device, name, value):
         lambda tap: tap.mac, lambda tap: set_to(tap, "mac", "02:01:03:05:07:09"), lambda tap: tap.addresses,
         lambda tap: tap.add_address("10.1.2.3/24"), lambda tap: tap.add_address("fd00::1/64"),
         lambda tap: tap.remove_address("10.0.0.1/24"), lambda tap: tap.stats, lambda tap: tap.events(),
+        lambda tap: tap._remove_address(bytes([10, 0, 0, 1]), 24, None),
         lambda tap: tap._set_broadcast(bytes([10, 0, 0, 255])),
     ],
 )  # fmt: skip

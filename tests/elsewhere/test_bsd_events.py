@@ -167,12 +167,31 @@ class TestMessages:
         ((kind, value),) = told(events)
         assert (kind, value.split()[0].split("/")[0]) == ("address_added", "10.1.2.3")
 
+    def test_a_netmask_that_ends_behind_a_word(self, kernel, watch):
+        events = watch()
+        kernel.add("tun0", "fd00::7", 8)
+        addresses = [b"\x09" + bytes(7) + b"\xff", layouts.sockaddr_in6("fd00::7", kernel.AF_INET6)]
+        bits = layouts.RTA_NETMASK | layouts.RTA_IFA
+        kernel.notify(self.address(kernel, kernel.RTM_NEWADDR, addresses, bits))
+        assert told(events) == [("address_added", "fd00::7/8")]
+
     def test_a_peer(self, kernel, watch):
         events = watch()
         kernel.add("tun0", "10.1.2.3", 32, "10.9.9.9")
         kernel.notify(kernel.address_message(kernel.RTM_NEWADDR, "tun0", "10.1.2.3", 32, "10.9.9.9"))
         event = events.get(timeout=0)
         assert (str(event.value.ip), str(event.value.peer)) == ("10.1.2.3", "10.9.9.9")
+        del events
+
+    @pytest.mark.parametrize("is_gone", [False, True])
+    def test_one_of_an_interface_that_tells_nothing(self, kernel, watch, is_gone):
+        """The far end is that of a link only if the interface is one."""
+        events = watch()
+        kernel.notify(kernel.address_message(kernel.RTM_NEWADDR, "tun0", "10.1.2.3", 24, "10.9.9.9"))
+        kernel.refuse("ioctl(SIOCGIFFLAGS)", "ENXIO")
+        if is_gone:
+            del kernel.interfaces["tun0"]
+        assert events.get(timeout=0).value.peer is None
         del events
 
     def test_no_address_at_all(self, kernel, watch):
@@ -184,10 +203,12 @@ class TestMessages:
         assert told(events) == []
 
     def test_an_address_that_ends_with_the_message(self, kernel, watch):
-        """Of length 1, with nothing behind it: its family is no part of the message."""
+        """Of length 1, with nothing behind it: its family is that of a message before it."""
         events = watch()
         kernel.add("tun0", "10.1.2.3", 24, "10.1.2.255")
-        whole = self.address(kernel, kernel.RTM_NEWADDR, [layouts.sockaddr_in("10.1.2.3")], layouts.RTA_IFA)
+        addresses = [layouts.sockaddr_in("10.1.2.3")]
+        whole = self.address(kernel, kernel.RTM_NEWADDR, addresses, layouts.RTA_IFA)
+        kernel.notify(self.address(kernel, kernel.RTM_NEWADDR, addresses, layouts.RTA_IFA, index=99))
         cut = bytearray(whole[: kernel.ADDRESS.size + 1])
         cut[:2] = len(cut).to_bytes(2, "little")
         cut[-1] = 1
@@ -249,6 +270,13 @@ class TestMessages:
         assert caught.value.errno == kernel.errors["ENOMEM"]
         del events, caught  # whose traceback has it
 
+    def test_losses(self, kernel, tun):
+        watcher = tun._watch()
+        kernel.refuse("read", "ENOBUFS")
+        assert watcher.next() == ("lost",)
+        assert watcher.next() is None
+        del watcher
+
     def test_losses_are_asked_for(self, kernel, watch):
         """SO_RERROR, where the system has it."""
         kernel.taken()
@@ -265,12 +293,34 @@ class TestMessages:
         assert caught.value.errno == kernel.errors["EMFILE"]
 
 
-def test_openbsd_says_that_notifications_were_lost(elsewhere):
-    """RTM_DESYNC, a header and no more (route(4))."""
-    with elsewhere("openbsd").running() as kernel, kernel.tuntap.Tun("tun0") as tun:
-        events = tun.events()
-        kernel.interfaces["tun0"].mtu = 1299
+class TestOpenBSD:
+    """RTM_DESYNC, a header and no more, says that notifications were lost (route(4))."""
+
+    @pytest.fixture
+    def kernel(self, elsewhere):
+        with elsewhere("openbsd").running() as kernel:
+            yield kernel
+
+    def desync(self, kernel, version=5):
         size = kernel.ROUTE.size
-        kernel.notify(kernel.ROUTE.pack(msglen=size, version=5, type=0x10, hdrlen=size))
+        return kernel.ROUTE.pack(msglen=size, version=version, type=0x10, hdrlen=size)
+
+    def test_losses(self, kernel, watch):
+        events = watch()
+        kernel.interfaces["tun0"].mtu = 1299
+        kernel.notify(self.desync(kernel))
         assert ("mtu", "1299") in told(events)
-        del events
+
+    def test_what_they_are_called(self, kernel, tun):
+        watcher = tun._watch()
+        kernel.notify(self.desync(kernel))
+        assert watcher.next() == ("lost",)
+        del watcher
+
+    def test_a_message_without_a_type(self, kernel, watch):
+        """It is not that of the message before it."""
+        events = watch()
+        kernel.interfaces["tun0"].mtu = 1299
+        kernel.notify(self.desync(kernel, version=4))
+        kernel.notify(b"\x03\0\x05")
+        assert told(events) == []

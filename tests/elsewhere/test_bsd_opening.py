@@ -149,7 +149,8 @@ def test_a_system_without_ipv6(kernel):
     """All but IPv6 goes on."""
     kernel.families.discard(kernel.AF_INET6)
     kernel.make("tap9")
-    assert kernel.tuntap.interfaces() == ["tap9"]
+    kernel.make("tun9")
+    assert kernel.tuntap.interfaces() == ["tap9", "tun9"]
     kernel.tuntap.delete("tap9")
     with kernel.tuntap.Tap("tap0") as tap:
         tap.mtu = 1400
@@ -251,6 +252,14 @@ def test_without_rights(creating, call, name):
     assert creating.told()[-1][0] == ("SIOCIFDESTROY" if call == "open" else "SIOCIFCREATE")
 
 
+def test_a_name_of_ones_own_without_rights(freebsd):
+    """What was made for it has a name of the driver's, and goes all the same."""
+    freebsd.refuse("open", "EPERM")
+    with pytest.raises(freebsd.tuntap.PrivilegeError):
+        freebsd.tuntap.Tun("vpn0")
+    assert freebsd.interfaces == {}
+
+
 def test_another_error_ends_the_search(openbsd):
     openbsd.refuse("open", "ENOMEM")
     with pytest.raises(openbsd.tuntap.TunTapError, match=r"open\(/dev/tun\)"):
@@ -341,8 +350,11 @@ def test_a_tun_whose_group_says_that_it_is_a_tap(freebsd):
     assert "tun9" in freebsd.interfaces
 
 
-def test_delete_of_one_that_is_open(creating):
+@pytest.mark.parametrize("has_ipv6", [True, False])
+def test_delete_of_one_that_is_open(creating, has_ipv6):
     """FreeBSD would wait for the descriptor for ever, and NetBSD not tell who waits for packets."""
+    if not has_ipv6:
+        creating.families.discard(creating.AF_INET6)
     with creating.tuntap.Tun("tun3") as tun:
         with pytest.raises(creating.tuntap.DeviceBusyError, match="SIOCIFDESTROY") as caught:
             creating.tuntap.delete("tun3")
@@ -444,6 +456,14 @@ def test_inspecting_attaches_to_nothing(kernel):
     assert kernel.told() == []
     with pytest.raises(kernel.tuntap.DeviceGoneError), inspect("tap5") as device:
         assert device.index
+
+
+def test_inspecting_the_longest_name(kernel):
+    """Fifteen letters and a zero."""
+    name = "tap123456789012"
+    kernel.make(name)
+    with importlib.import_module("tuntap.cli")._inspect(name) as device:
+        assert (device.name, device.mtu) == (name, 1500)
 
 
 def test_inspecting_and_renaming(freebsd):
@@ -578,6 +598,7 @@ def test_an_error_that_poll_tells(kernel):
         try:
             with pytest.raises(kernel.tuntap.DeviceGoneError):
                 tun.recv(timeout=1)
+            tun.wait_readable(timeout=1)
         finally:
             del kernel.poll
 

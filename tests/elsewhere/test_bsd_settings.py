@@ -38,6 +38,14 @@ def test_mtu(kernel, tun):
     assert kernel.told() == []
 
 
+def test_questions_are_a_name_and_zeros(kernel, tun):
+    """Nothing of this process's memory goes along."""
+    questions = {"SIOCGIFMTU": lambda: tun.mtu, "SIOCGIFFLAGS": lambda: tun.is_up}
+    for question, ask in questions.items():
+        ask()
+        assert (question, ifreq("tun0", size=kernel.IFREQ)) in kernel.requests()
+
+
 def test_an_mtu_that_is_refused(kernel, tun):
     kernel.refuse("ioctl(SIOCSIFMTU)", "EINVAL")
     with pytest.raises(kernel.tuntap.TunTapError, match="SIOCSIFMTU") as caught:
@@ -132,7 +140,8 @@ def test_interfaces_are_those_of_the_drivers(kernel):
     kernel.make("tap3")
     kernel.make("em0")
     kernel.make("tunnel")
-    assert sorted(kernel.tuntap.interfaces()) == ["tap3", "tun0"]
+    kernel.make("tap123456789012")  # fifteen letters and a zero
+    assert kernel.tuntap.interfaces() == ["tun0", "tap3", "tap123456789012"]
 
 
 def test_delete(kernel):

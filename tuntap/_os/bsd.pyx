@@ -855,7 +855,7 @@ cdef int os_meaning(int path, int error, const char *failed, const char **advice
 
 
 cdef int control_meaning(int error, const char *failed, const char **advice) noexcept nogil:
-    cdef bint opens = strncmp(failed, b"open(/dev/", 10) == 0
+    cdef bint opens = strcmp(failed, b"open(/dev/tun)") == 0 or strcmp(failed, b"open(/dev/tap)") == 0
     if failed == OTHER_NAME:
         advice[0] = ADVICE_OTHER_NAME
         return MEANS_UNSUPPORTED

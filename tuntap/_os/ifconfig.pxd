@@ -287,7 +287,7 @@ cdef inline int create_interface(Handle *handle, char *name) noexcept nogil:
     memset(&request, 0, sizeof(request))
     result = on_interface(handle, name, SIOCIFCREATE, &request, b"ioctl(SIOCIFCREATE)")
     if result == 0:
-        memcpy(name, request.ifr_name, NAME_SIZE)
+        memcpy(name, request.ifr_name, sizeof(request.ifr_name))
     return result
 
 
@@ -336,15 +336,20 @@ cdef inline void fill_sockaddr4(sockaddr_in *address, const uint8_t *ip) noexcep
     memcpy(&address.sin_addr, ip, 4)
 
 
-cdef inline void fill_sockaddr6(sockaddr_in6 *address, const uint8_t *ip, uint32_t index) noexcept nogil:
+cdef inline void fill_sockaddr6(sockaddr_in6 *address, const uint8_t *ip) noexcept nogil:
     address.sin6_len = sizeof(sockaddr_in6)
     address.sin6_family = AF_INET6
     memcpy(&address.sin6_addr, ip, 16)
+
+
+cdef inline void fill_scoped6(sockaddr_in6 *address, const uint8_t *ip, const char *name) noexcept nogil:
+    """A link-local address says of which link it is."""
+    fill_sockaddr6(address, ip)
     if is_link_local(ip):
-        address.sin6_scope_id = index
+        address.sin6_scope_id = if_nametoindex(name)
 
 
-cdef inline void far_end(const Address *address, bint itself, uint8_t *ip) noexcept nogil:
+cdef inline void far_end(const Address *address, uint8_t *ip) noexcept nogil:
     """The other end that an IPv4 address of a point-to-point link must have, if nobody named one.
 
     Itself; or, where the address would not be reachable from this host then, the last or the first of
@@ -356,7 +361,7 @@ cdef inline void far_end(const Address *address, bint itself, uint8_t *ip) noexc
         memcpy(ip, address.peer, 4)
         return
     memcpy(ip, address.ip, 4)
-    if itself:
+    if TUNTAP_FAR_END_IS_ITSELF:
         return
     memset(mask, 0, sizeof(mask))
     fill_mask(mask, address.prefix)
@@ -384,24 +389,19 @@ cdef inline int add_address4(
     fill_sockaddr4(<sockaddr_in *> &request.ifra_addr, address.ip)
     fill_sockaddr4(<sockaddr_in *> &request.ifra_mask, mask)
     if flags & IFF_POINTOPOINT:
-        far_end(address, TUNTAP_FAR_END_IS_ITSELF, other)
+        far_end(address, other)
         fill_sockaddr4(<sockaddr_in *> &request.ifra_broadaddr, other)
     elif address.has_broadcast:
         fill_sockaddr4(<sockaddr_in *> &request.ifra_broadaddr, address.broadcast)
-    elif address.prefix < 31:
-        far_end(address, False, other)
-        fill_sockaddr4(<sockaddr_in *> &request.ifra_broadaddr, other)
     if ioctl(<int> handle.control[0], SIOCAIFADDR, &request) < 0:
         return fail(handle, PATH_CONTROL, b"ioctl(SIOCAIFADDR)")
     return 0
 
 
 cdef inline int add_address6(Handle *handle, const char *name, const Address *address) noexcept nogil:
+    """With the sockets that the flags were asked for by."""
     cdef tuntap_in6_aliasreq request
     cdef uint8_t mask[16]
-    cdef int result = open_control(handle)
-    if result < 0:
-        return result
     if handle.control[1] < 0:
         handle.failed[PATH_CONTROL] = b"socket(AF_INET6)"
         return -EAFNOSUPPORT
@@ -409,10 +409,10 @@ cdef inline int add_address6(Handle *handle, const char *name, const Address *ad
     memset(mask, 0, sizeof(mask))
     strncpy(request.ifra_name, name, sizeof(request.ifra_name))
     fill_mask(mask, address.prefix)
-    fill_sockaddr6(&request.ifra_addr, address.ip, if_nametoindex(name))
-    fill_sockaddr6(&request.ifra_prefixmask, mask, 0)
+    fill_scoped6(&request.ifra_addr, address.ip, name)
+    fill_sockaddr6(&request.ifra_prefixmask, mask)
     if address.has_peer:
-        fill_sockaddr6(&request.ifra_dstaddr, address.peer, if_nametoindex(name))
+        fill_scoped6(&request.ifra_dstaddr, address.peer, name)
     request.ifra_flags = TUNTAP_NODAD
     request.ifra_lifetime.ia6t_vltime = <uint32_t> FOR_EVER
     request.ifra_lifetime.ia6t_pltime = <uint32_t> FOR_EVER
@@ -434,7 +434,7 @@ cdef inline int delete_address(Handle *handle, const char *name, const Address *
         return result
     memset(&request6, 0, sizeof(request6))
     strncpy(request6.ifr_name, name, sizeof(request6.ifr_name))
-    fill_sockaddr6(&request6.ifr_ifru.ifru_addr, address.ip, if_nametoindex(name))
+    fill_scoped6(&request6.ifr_ifru.ifru_addr, address.ip, name)
     if ioctl(<int> handle.control[1], TUNTAP_DIFADDR_IN6, &request6) < 0:
         return fail(handle, PATH_CONTROL, b"ioctl(SIOCDIFADDR_IN6)")
     return 0
@@ -494,7 +494,7 @@ cdef inline bint read_address(
     if is_link:
         read_ip(other, address.peer)
         if address.family == 4:
-            far_end(address, TUNTAP_FAR_END_IS_ITSELF, unnamed)
+            far_end(address, unnamed)
             address.has_peer = memcmp(address.peer, unnamed, 4) != 0
         else:
             address.has_peer = memcmp(address.peer, address.ip, 16) != 0

@@ -4,7 +4,7 @@ from libc.errno cimport (
     EOPNOTSUPP, ESRCH, errno,
 )
 from libc.stdint cimport int64_t, intptr_t, uint8_t
-from libc.string cimport memcmp, memcpy, memset, strcmp, strncmp
+from libc.string cimport memcmp, memcpy, memset, strcmp
 
 from tuntap._os.ifconfig cimport (
     AF_LINK, IFF_POINTOPOINT, IFF_RUNNING, IFF_UP, add_address4, add_address6, delete_address, fill_mask,
@@ -58,7 +58,7 @@ cdef extern from *:
     #if defined(RTM_IFANNOUNCE)
     #define tuntap_announcement if_announcemsghdr
     #else                                         /* macOS has none */
-    #define RTM_IFANNOUNCE 0
+    #define RTM_IFANNOUNCE -1
     struct tuntap_announcement { unsigned short ifan_index; };
     #endif
     """
@@ -129,7 +129,7 @@ cdef inline void append_ip(RouteMessage *message, int family, const uint8_t *ip)
     if family == 4:
         fill_sockaddr4(<sockaddr_in *> end, ip)
     else:
-        fill_sockaddr6(<sockaddr_in6 *> end, ip, 0)
+        fill_sockaddr6(<sockaddr_in6 *> end, ip)
     message.route.rtm_msglen += <unsigned short> padded((<sockaddr *> end).sa_len)
 
 
@@ -179,11 +179,8 @@ cdef inline void subnet_of(const Address *address, uint8_t *subnet) noexcept nog
     cdef int i
     memset(mask, 0, sizeof(mask))
     fill_mask(mask, address.prefix)
-    memcpy(subnet, address.ip, 16)
-    if address.has_peer:
-        memcpy(subnet, address.peer, 16)
     for i in range(16):
-        subnet[i] &= mask[i]
+        subnet[i] = (address.peer[i] if address.has_peer else address.ip[i]) & mask[i]
 
 
 cdef inline bint is_same_subnet(const Address *one, const Address *other) noexcept nogil:
@@ -194,14 +191,14 @@ cdef inline bint is_same_subnet(const Address *one, const Address *other) noexce
     return one.family == other.family and one.prefix == other.prefix and memcmp(subnet, other_subnet, 16) == 0
 
 
-cdef inline int routed_by(int fd, const Address *address, const char *name) noexcept nogil:
-    """Index of the interface that the subnet of an address is routed to; 0 for none."""
+cdef inline bint leads_to(int fd, const Address *address, const char *name) noexcept nogil:
+    """Whether the system says that the subnet of an address is routed to an interface."""
     cdef RouteMessage message
     cdef pollfd answer
     cdef ssize_t size
     begin_message(&message, RTM_GET, fd, address, name)
     if write(fd, message.bytes, message.route.rtm_msglen) < 0:
-        return 0
+        return False
     while True:
         size = read(fd, message.bytes, sizeof(message))
         if size < 0 and errno == EAGAIN:         # FreeBSD answers from another thread
@@ -209,14 +206,14 @@ cdef inline int routed_by(int fd, const Address *address, const char *name) noex
             answer.events = POLLIN
             answer.revents = 0
             if poll(&answer, 1, ANSWER_TIME) == 0:
-                return 0
+                return False
         elif size < 0 and errno != EINTR:
-            return 0
+            return False
         elif (
             size >= <ssize_t> sizeof(rt_msghdr) and message.route.rtm_type == RTM_GET
             and message.route.rtm_pid == getpid() and message.route.rtm_seq == fd
         ):
-            return message.route.rtm_index
+            return message.route.rtm_index == if_nametoindex(name)
 
 
 cdef inline bint has_route(const Address *address) noexcept nogil:
@@ -229,9 +226,7 @@ cdef inline bint has_route(const Address *address) noexcept nogil:
 cdef inline bint is_routed(const Address *address, const char *name) noexcept nogil:
     """Whether the subnet of an address is routed to its interface."""
     cdef intptr_t fd = open_route_socket()
-    cdef bint answer = fd >= 0 and has_route(address) and (
-        routed_by(<int> fd, address, name) == <int> if_nametoindex(name)
-    )
+    cdef bint answer = has_route(address) and leads_to(<int> fd, address, name)
     close_fd(&fd)
     return answer
 
@@ -249,7 +244,7 @@ cdef inline int change_route(
     if fd < 0:
         return fail(handle, PATH_CONTROL, b"socket(PF_ROUTE)")
     # Never delete the route of another interface.
-    if (routed_by(<int> fd, address, name) == <int> if_nametoindex(name)) == (kind == RTM_DELETE):
+    if leads_to(<int> fd, address, name) == (kind == RTM_DELETE):
         begin_message(&message, kind, <int> fd, address, name)
         if write(<int> fd, message.bytes, message.route.rtm_msglen) < 0:
             result = fail(handle, PATH_CONTROL, b"route(RTM_ADD)" if kind == RTM_ADD else b"route(RTM_DELETE)")
@@ -267,11 +262,10 @@ cdef inline int add_address(
     """An address, and the route to its subnet unless it is to have none."""
     cdef Address present[ADDRESSES]
     cdef const char *failed
-    cdef int width = 4 if address.family == 4 else 16
     cdef int result = list_addresses(handle, name, present, ADDRESSES)
     cdef int i
     for i in range(min(result, ADDRESSES)):
-        if present[i].family == address.family and memcmp(present[i].ip, address.ip, width) == 0:
+        if present[i].family == address.family and memcmp(present[i].ip, address.ip, 16) == 0:
             handle.failed[PATH_CONTROL] = b"ioctl(SIOCAIFADDR)"
             return -EEXIST            # the system would change it
     if result < 0:
@@ -361,10 +355,9 @@ cdef inline int read_change(
     if size < 4 or message.route.rtm_msglen > size or message.route.rtm_version != RTM_VERSION:
         return CHANGE_NONE
     kind = message.route.rtm_type
-    memset(change, 0, sizeof(Change))
     if kind == RTM_DESYNC:
         return CHANGE_LOST
-    if RTM_IFANNOUNCE and kind == RTM_IFANNOUNCE and size >= <ssize_t> sizeof(tuntap_announcement):
+    if kind == RTM_IFANNOUNCE and size >= <ssize_t> sizeof(tuntap_announcement):
         if message.announcement.ifan_index == watch.index:
             return CHANGE_MOVED           # or renamed: FreeBSD announces both, before it has the new name and after
     elif kind == RTM_IFINFO and size >= <ssize_t> sizeof(if_msghdr) and message.link.ifm_index == watch.index:
@@ -423,7 +416,7 @@ cdef inline int configuration_meaning(int error, const char *failed, const char 
     if strcmp(failed, b"route(RTM_ADD)") == 0 and error == EEXIST:
         advice[0] = b"another interface routes this subnet: open with route=False, or choose another"
         return MEANS_BUSY
-    if strncmp(failed, b"ioctl(SIOCAIFADDR", 17) == 0:
+    if strcmp(failed, b"ioctl(SIOCAIFADDR)") == 0 or strcmp(failed, b"ioctl(SIOCAIFADDR_IN6)") == 0:
         if error == EEXIST:
             advice[0] = b"the interface has this address already; see `addresses`"
             return MEANS_BUSY
