@@ -12,6 +12,7 @@ import contextlib
 import ctypes
 import gc
 import json
+import mmap
 import os
 import re
 import shlex
@@ -31,13 +32,12 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PATIENCE = 10  # seconds that tests may take longer than without a change; one that hangs has noticed, too
 KINDS = ("constant", "condition", "statement")
-MOST = 10_000  # changes
-SWITCH = f"""
+SWITCH = """
 #ifndef MUTANTS
-#define MUTANTS {MOST}
+#define MUTANTS
 __attribute__((visibility("default"))) int mutant_in_force = -1;
-__attribute__((visibility("default"))) unsigned char mutants_reached[MUTANTS];
-static inline int mutated(int number) {{ mutants_reached[number] = 1; return number == mutant_in_force; }}
+__attribute__((visibility("default"))) unsigned char *mutants_reached;
+static inline int mutated(int number) { mutants_reached[number] = 1; return number == mutant_in_force; }
 #endif
 """
 
@@ -155,6 +155,7 @@ class Mutation:
         self.mutants = mutants
         self.only = only
         self.verbose = verbose
+        self.marks = mmap.mmap(-1, len(mutants))  # of what was reached, in a child of a test's, too
         self.failed = ""
         self.counts: Counter[str] = Counter()
 
@@ -165,6 +166,9 @@ class Mutation:
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         items = {item.nodeid: item for item in session.items}
         with built_once() as self.built:
+            for package in self.built:
+                marks = ctypes.c_ubyte.from_buffer(self.marks)
+                ctypes.c_void_p.in_dll(package.library, "mutants_reached").value = ctypes.addressof(marks)
             passed_by, failure = in_child(lambda: self.passed_by(list(items.values())), 600)
             if failure is not None:
                 sys.exit(f"the tests fail without a change: {failure}")
@@ -215,11 +219,8 @@ class Mutation:
 
     def reached(self) -> list[int]:
         """The changes that were passed by since the last time."""
-        found = []
-        for package in self.built:
-            marks = (ctypes.c_ubyte * MOST).in_dll(package.library, "mutants_reached")
-            found += [number for number in range(len(self.mutants)) if marks[number]]
-            ctypes.memset(marks, 0, MOST)
+        found = [number for number, mark in enumerate(self.marks[:]) if mark]
+        self.marks[:] = bytes(len(self.marks))
         return found
 
 
@@ -250,7 +251,7 @@ def in_child(work: Callable[[], Any], limit: float) -> tuple[Any, str | None]:
 
 @contextlib.contextmanager
 def built_once() -> Iterator[list[Any]]:
-    """The package of each system, before a test runs."""
+    """The package of each system, before a test runs; those that have changes in them."""
     crossbuild, systems = sys.modules["crossbuild"], sys.modules["systems"]
     with tempfile.TemporaryDirectory() as folder:
         built = {}
@@ -260,7 +261,7 @@ def built_once() -> Iterator[list[Any]]:
             cache.mkdir(exist_ok=True)
             built[system] = crossbuild.Elsewhere(system, kernel, Path(folder) / system, cache)
         crossbuild.Elsewhere = lambda system, *_: built[system]
-        yield list(built.values())
+        yield [package for package in built.values() if hasattr(package.library, "mutant_in_force")]
 
 
 def main() -> int:
