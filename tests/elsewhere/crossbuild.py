@@ -39,8 +39,8 @@ BY_NAME = {"macos": ["recvmsg_x", "sendmsg_x"]}
 
 # Functions that touch nothing but memory: those of this machine do.
 PURE = {
-    "__memcpy_chk", "__memset_chk", "__strncpy_chk", "bcmp", "calloc", "free", "malloc", "memchr", "memcmp",
-    "memcpy", "memmove", "memset", "realloc", "snprintf", "strchr", "strcmp", "strcspn", "strlen", "strncmp",
+    "__memcpy_chk", "__memset_chk", "__strncpy_chk", "bcmp", "malloc", "memchr", "memcmp", "memcpy",
+     "memmove", "memset", "realloc", "snprintf", "strchr", "strcmp", "strcspn", "strlen", "strncmp",
     "strncpy", "strnlen", "strspn", "strstr", "strtol", "strtoul",
 }  # fmt: skip
 

@@ -3,6 +3,7 @@
 What they do is read in xnu: bsd/net/if_utun.c, if_fake.c, bpf.c and ndrv.c, bsd/kern/uipc_syscalls.c.
 """
 
+import ctypes
 import os
 import re
 import socket
@@ -26,10 +27,10 @@ from fake_kernel import (
 from layouts import IN, OUT, VOID, pack_name, request, unpack_name
 
 SIGNATURES.update(
-    bind="ipi", connect="ipi", dlsym="ps", getpeername="ipp", recvmsg_x="ipii", sendmsg_x="ipii",
-    sysctl="pipppl",
+    bind="ipi", calloc="ll", connect="ipi", dlsym="ps", free="p", getpeername="ipp", recvmsg_x="ipii",
+    sendmsg_x="ipii", sysctl="pipppl",
 )  # fmt: skip
-FAILED.update(dlsym=0)
+FAILED.update(calloc=0, dlsym=0)
 
 # sys/socket.h, sys/sys_domain.h, net/if_utun.h
 AF_SYSTEM, SYSPROTO_CONTROL, AF_SYS_CONTROL, SOCK_DGRAM = 32, 2, 2, 2
@@ -41,6 +42,7 @@ RTM_IFINFO2 = 0x12  # net/route.h
 CONTROL = struct.Struct("=BBHII20x")  # struct sockaddr_ctl: length, family, kind, id, unit
 MESSAGE_X = struct.Struct("@PI4xPi4xPIiN")  # struct msghdr_x: struct msghdr, and how much was moved
 AF_NDRV, SOCK_RAW = 27, 3
+RTLD_DEFAULT = 2**64 - 2  # dlfcn.h
 PEER = 1  # IF_FAKE_S_CMD_SET_PEER and IF_FAKE_G_CMD_GET_PEER of net/if_fake_var.h
 LARGEST_FRAME = 8192  # that AF_NDRV sends: NDRVSNDQ of net/ndrv_var.h
 UNIT_MAX = 0x7FFF  # IF_MAXUNIT of net/if.h: no interface has a higher number
@@ -233,6 +235,7 @@ class MacOS(BSD):
         return (name,)
 
     def dlsym(self, handle, name):
+        assert handle == RTLD_DEFAULT
         if name not in self.has:
             raise Refusal("ENOENT")
         return self.by_name[name]
@@ -477,6 +480,20 @@ class MacOS(BSD):
         self.transmit(name, frame)
         self.arrived.setdefault(self.partners[name], []).append(frame)
         return len(frame)
+
+    # --- memory, which has to be freed ---
+
+    def calloc(self, count, size):
+        memory = ctypes.create_string_buffer(count * size)
+        self.lists[ctypes.addressof(memory)] = memory
+        return ctypes.addressof(memory)
+
+    def show_free(self, memory):
+        return ()
+
+    def free(self, memory):
+        del self.lists[memory]
+        return 0
 
     # --- counters ---
 

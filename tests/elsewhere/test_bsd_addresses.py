@@ -475,6 +475,14 @@ def test_a_removal_that_is_refused(kernel, tun, address, request_):
     assert len(kernel.routes) == 1
 
 
+def test_the_route_if_nobody_knows_what_is_left(kernel, tun):
+    tun.add_address("10.1.2.3/24")
+    kernel.refuse("getifaddrs", "EPERM", after=1)
+    with pytest.raises(kernel.tuntap.PrivilegeError, match="getifaddrs"):
+        tun.remove_address("10.1.2.3/24")
+    assert len(kernel.routes) == 1
+
+
 def test_the_route_of_one_that_is_left(kernel, tun, on_tun):
     """Two of one subnet: the route comes back by the other where the system takes it along."""
     tun.add_address("10.1.2.3/24")

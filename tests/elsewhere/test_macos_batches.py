@@ -369,12 +369,12 @@ class TestWithout:
 
     def exchange(self, kernel, tun):
         kernel.taken()
-        assert send(tun, some(3)) == 3
+        assert send(tun, some(3), timeout=0) == 3
         assert arrived(kernel) == framed(some(3))
         for data in framed(some(3)):
             kernel.wire("utun3").send(data)
         batch = tun.batch(4)
-        assert tun.recv_batch(batch, timeout=1) == 3
+        assert tun.recv_batch(batch, timeout=0) == 3
         assert [bytes(data) for data in batch] == some(3)
         return names(kernel)
 

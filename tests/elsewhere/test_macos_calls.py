@@ -99,7 +99,8 @@ def test_a_name_that_cannot_be_had(kernel, name):
 @pytest.mark.parametrize(
     ("call", "after", "said"),
     [
-        ("pipe", 0, "pipe"), ("socket", 0, "socket(AF_INET)"), ("socket", 2, "socket(PF_SYSTEM)"),
+        ("calloc", 0, "calloc"), ("pipe", 0, "pipe"),
+        ("socket", 0, "socket(AF_INET)"), ("socket", 2, "socket(PF_SYSTEM)"),
         ("ioctl(CTLIOCGINFO)", 0, "ioctl(CTLIOCGINFO)"), ("connect", 0, "connect(utun)"),
     ],
 )  # fmt: skip

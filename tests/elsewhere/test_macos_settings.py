@@ -1,6 +1,7 @@
 """macOS: settings, descriptors that are adopted, and what the system cannot do."""
 
 import ctypes
+import importlib
 import json
 import os
 import socket
@@ -124,6 +125,13 @@ class TestSettings:
         assert kernel.tuntap.interfaces() == ["utun3", "feth4", "feth5"]
         assert (tun._get_layer(), tap._get_layer()) == (tun._layer, tap._layer)
 
+    def test_the_longest_name(self, kernel):
+        """Fifteen letters and a zero."""
+        kernel.make("feth00000000004")
+        assert kernel.tuntap.interfaces() == ["feth00000000004"]
+        with importlib.import_module("tuntap.cli")._inspect("feth00000000004") as device:
+            assert (device.name, device.mtu) == ("feth00000000004", 1500)
+
     def test_the_command_lists_them(self, kernel, tun, tap, capsys):
         kernel.add("utun3", "10.1.2.3", 24, "10.1.2.3")
         cli = __import__("tuntap.cli").cli
@@ -149,6 +157,7 @@ class TestSettings:
                 lambda: tun.name, lambda: tun.mtu, tun.up, lambda: tun.stats, lambda: tun.addresses,
                 lambda: tun.add_address("10.0.0.1/24"), lambda: tun.remove_address("10.0.0.1/24"),
                 lambda: setattr(tun, "mtu", 1400), tun.events, tun._get_mac,
+                lambda: tun._remove_address(bytes([10, 0, 0, 1]), 24, None),
                 lambda: tun._set_mac(bytes(6)), lambda: tun._set_broadcast(bytes(4)),
             ],
             "if_nameindex": [kernel.tuntap.interfaces],
@@ -432,6 +441,13 @@ class TestAdopt:
         assert kernel.interfaces == {}
         assert kernel.devices == {}
 
+    def test_the_longest_name(self, kernel, descriptor):
+        """Fifteen letters and a zero."""
+        kernel.interfaces["utun00000000005"] = kernel.interfaces.pop("utun5")
+        kernel.interfaces["utun00000000005"].name = "utun00000000005"
+        with kernel.tuntap.Tun.from_fd(descriptor) as tun:
+            assert (tun.name, tun.mtu) == ("utun00000000005", 1500)
+
     def test_one_that_is_borrowed(self, kernel, descriptor):
         """Its flags stay, so each call says that it does not want to wait."""
         os.set_blocking(descriptor, True)
@@ -605,6 +621,12 @@ class TestWaiting:
 
         monkeypatch.setattr(kernel, "poll", poll)
         assert tun.send(b"E" * 20, timeout=1) == 20
+        tun.wait_writable(timeout=1)
+
+    def test_where_an_event_loop_looks(self, tun):
+        """At the device itself, for writing."""
+        assert tun._target(0, tun) == (tun.fileno(), False)
+        assert tun._target(1, tun) == (tun.fileno(), True)
 
     def test_a_child_does_not_take_the_pair_along(self, kernel, tap):
         """After a fork it is the parent's; and what wakes the child is its own."""

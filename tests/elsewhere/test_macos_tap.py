@@ -278,6 +278,23 @@ class TestThere:
         assert caught.value.errno == kernel.errors["EBUSY"]
         assert set(kernel.interfaces) == {"feth0", "feth8", "feth9"}
 
+    def test_another_end_of_one_letter(self, kernel):
+        """Whatever it is called, it is that of the pair."""
+        kernel.part("feth0")
+        kernel.make("feth8")
+        kernel.interfaces["x"] = kernel.interfaces.pop("feth9")
+        kernel.interfaces["x"].name = "x"
+        kernel.join("feth0", "x")
+        with pytest.raises(kernel.tuntap.DeviceBusyError, match="peer_name"):
+            kernel.tuntap.Tap("feth0", peer_name="feth8")
+        with kernel.tuntap.Tap("feth0") as tap:
+            kernel.taken()
+            tap.mtu = 1400
+            assert steps(kernel) == [mtu("x", 1400), mtu("feth0", 1400)]
+        kernel.refuse("ioctl(SIOCIFDESTROY)", "EINVAL", after=1)
+        kernel.tuntap.delete("feth0")
+        assert steps(kernel) == [("SIOCIFDESTROY", ifreq("feth0")), ("SIOCIFDESTROY", ifreq("x"))]
+
     def test_one_that_must_not_be_there(self, kernel):
         with pytest.raises(kernel.tuntap.DeviceBusyError, match="if_nametoindex") as caught:
             kernel.tuntap.Tap("feth0", exclusive=True)

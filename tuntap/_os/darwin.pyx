@@ -6,7 +6,7 @@ receives.
 """
 from libc.errno cimport (
     EACCES, EAFNOSUPPORT, EAGAIN, EBADF, EBADMSG, EBUSY, EEXIST, EINTR, EINVAL, EMSGSIZE, ENETDOWN,
-    ENODEV, ENOENT, ENOMEM, ENOSYS, ENOTTY, ENXIO, EOPNOTSUPP, EPERM, EPIPE, errno,
+    ENODEV, ENOENT, ENOSYS, ENOTTY, ENXIO, EOPNOTSUPP, EPERM, EPIPE, errno,
 )
 from libc.stdint cimport int64_t, intptr_t, uint8_t, uint32_t, uint64_t
 from libc.stdio cimport snprintf
@@ -218,8 +218,7 @@ cdef int os_open(Handle *handle, const OpenRequest *request) noexcept nogil:
 cdef int open_state(Handle *handle) noexcept nogil:
     cdef State *state = <State *> calloc(1, sizeof(State))
     if state == NULL:
-        handle.failed[PATH_CONTROL] = b"calloc"
-        return -ENOMEM
+        return fail(handle, PATH_CONTROL, b"calloc")
     state.sender = -1
     state.receive = <tuntap_messages> dlsym(RTLD_DEFAULT, b"recvmsg_x")
     state.send = <tuntap_messages> dlsym(RTLD_DEFAULT, b"sendmsg_x")
@@ -237,7 +236,7 @@ cdef int utun_control(int fd, uint32_t *number) noexcept nogil:
     """The number under which the kernel knows the control of utun."""
     cdef ctl_info info
     memset(&info, 0, sizeof(info))
-    strncpy(info.ctl_name, UTUN_CONTROL_NAME, sizeof(info.ctl_name) - 1)
+    strncpy(info.ctl_name, UTUN_CONTROL_NAME, sizeof(info.ctl_name))
     if ioctl(fd, CTLIOCGINFO, &info) < 0:
         return -1
     number[0] = info.ctl_id
@@ -281,9 +280,8 @@ cdef int open_utun(Handle *handle, const OpenRequest *request) noexcept nogil:
 
 cdef int open_feth(Handle *handle, const OpenRequest *request) noexcept nogil:
     cdef State *state = <State *> handle.state
-    cdef int64_t index
     cdef int result
-    strncpy(handle.name, FETH if is_any(request.name, FETH) else request.name, NAME_SIZE - 1)
+    strncpy(handle.name, FETH if is_any(request.name, FETH) else request.name, sizeof(handle.name))
     if if_nametoindex(handle.name):
         if request.flags & OPEN_EXCLUSIVE:
             handle.failed[PATH_CONTROL] = b"if_nametoindex"
@@ -299,8 +297,8 @@ cdef int open_feth(Handle *handle, const OpenRequest *request) noexcept nogil:
             return result
         handle.created = 1
     if state.peer[0] == 0:
-        strncpy(state.peer, FETH if is_any(request.peer_name, FETH) else request.peer_name, NAME_SIZE - 1)
-        if get_index(handle, state.peer, &index) < 0:
+        strncpy(state.peer, FETH if is_any(request.peer_name, FETH) else request.peer_name, sizeof(state.peer))
+        if if_nametoindex(state.peer) == 0:
             result = create_interface(handle, state.peer)
             if result < 0:
                 return result
@@ -339,7 +337,7 @@ cdef int open_receiver(Handle *handle, const char *interface) noexcept nogil:
         return fail(handle, PATH_CONTROL, b"open(/dev/bpf)")
     make_private(handle.io)
     memset(&request, 0, sizeof(request))
-    strncpy(request.ifr_name, interface, NAME_SIZE - 1)
+    strncpy(request.ifr_name, interface, sizeof(request.ifr_name))
     if ioctl(<int> handle.io, BIOCSBLEN, &size) < 0:
         return fail(handle, PATH_CONTROL, b"ioctl(BIOCSBLEN)")
     if ioctl(<int> handle.io, BIOCIMMEDIATE, &on) < 0:
@@ -385,7 +383,6 @@ cdef bint is_utun(int fd) noexcept nogil:
     cdef sockaddr_ctl address
     cdef unsigned int size = sizeof(address)
     cdef uint32_t number
-    memset(&address, 0, sizeof(address))
     return (
         getpeername(fd, <sockaddr *> &address, &size) == 0 and address.sc_family == AF_SYSTEM
         and utun_control(fd, &number) == 0 and address.sc_id == number
@@ -410,8 +407,6 @@ cdef int os_adopt(Handle *handle, intptr_t io) noexcept nogil:
     if fcntl(<int> io, F_GETFL) < 0:
         return fail(handle, PATH_CONTROL, b"fcntl(F_GETFL)")
     handle.mode = socket_mode(<int> io)
-    if handle.mode < 0:
-        handle.mode = MODE_POLL
     if is_utun(<int> io):
         handle.layer = LAYER_TUN
         handle.prefix = HEAD_SIZE
@@ -432,7 +427,7 @@ cdef void os_own(Handle *handle) noexcept nogil:
 
 cdef int os_inspect(Handle *handle, const char *name) noexcept nogil:
     handle_clear(handle)
-    strncpy(handle.name, name, NAME_SIZE - 1)
+    strncpy(handle.name, name, sizeof(handle.name))
     return open_control(handle)
 
 
@@ -812,7 +807,7 @@ cdef void os_unwatch(Watch *watch) noexcept nogil:
 
 cdef uint64_t os_capabilities() noexcept nogil:
     return (
-        1 << SETTING_INDEX | 1 << SETTING_MTU | 1 << SETTING_UP | 1 << SETTING_RUNNING | 1 << SETTING_LAYER
+        1 << SETTING_INDEX | 1 << SETTING_MTU | 1 << SETTING_UP | 1 << SETTING_RUNNING
         | 1 << SETTING_PACKET_INFORMATION | 1 << SETTING_PERSIST | 1 << CAN_SET_MAC | 1 << CAN_SET_BROADCAST
         | 1 << CAN_SET_ADDRESSES | 1 << CAN_TAP | 1 << CAN_TUN | 1 << CAN_PEER_ADDRESS | 1 << CAN_STATISTICS
         | 1 << CAN_WATCH | 1 << CAN_NAME_PEER
@@ -908,7 +903,7 @@ cdef int control_meaning(int error, const char *failed, const char **advice) noe
     if failed == OTHER_PEER or strcmp(failed, b"ioctl(SIOCSDRVSPEC)") == 0 and error == EBUSY:
         advice[0] = ADVICE_OTHER_PEER
         return MEANS_BUSY
-    if strncmp(failed, b"ioctl(SIOC", 10) == 0 and strcmp(failed + 11, b"DRVSPEC)") == 0:
+    if strcmp(failed, b"ioctl(SIOCGDRVSPEC)") == 0 or strcmp(failed, b"ioctl(SIOCSDRVSPEC)") == 0:
         advice[0] = ADVICE_NO_FETH
         return MEANS_BUSY
     if strcmp(failed, b"ioctl(SIOCIFDESTROY)") == 0 and error == EOPNOTSUPP:

@@ -365,7 +365,7 @@ cdef int os_adopt(Handle *handle, intptr_t io) noexcept nogil:
     if fcntl(<int> io, F_GETFL) < 0:
         return fail(handle, PATH_CONTROL, b"fcntl(F_GETFL)")
     handle.mode = socket_mode(<int> io)
-    if handle.mode < 0:
+    if handle.mode == MODE_POLL:
         handle.mode = MODE_NOWAIT
         memset(&request, 0, sizeof(request))
         if ioctl(<int> io, TUNGETIFF, &request) < 0:

@@ -31,8 +31,6 @@ cdef int os_adopt(Handle *handle, intptr_t io) noexcept nogil:
     if fcntl(<int> io, F_GETFL) < 0:
         return fail(handle, PATH_CONTROL, b"fcntl(F_GETFL)")
     handle.mode = socket_mode(<int> io)
-    if handle.mode < 0:
-        handle.mode = MODE_POLL
     result = pipe_rewake(handle)
     if result < 0:
         os_close(handle)

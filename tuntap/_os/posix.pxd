@@ -123,12 +123,12 @@ cdef inline void close_fd(intptr_t *fd) noexcept nogil:
 
 
 cdef inline int socket_mode(int fd) noexcept nogil:
-    """How to read a socket that keeps packets apart; -1 for anything else."""
+    """How to read a socket that keeps packets apart; MODE_POLL for anything else."""
     cdef int kind = 0
     cdef socklen_t size = sizeof(kind)
     if getsockopt(fd, SOL_SOCKET, SO_TYPE, &kind, &size) < 0:
-        return -1
-    return MODE_SOCKET if kind == SOCK_DGRAM else MODE_CONNECTION if kind == SOCK_SEQPACKET else -1
+        return MODE_POLL
+    return MODE_SOCKET if kind == SOCK_DGRAM else MODE_CONNECTION if kind == SOCK_SEQPACKET else MODE_POLL
 
 
 cdef inline int ready(int fd, int path) noexcept nogil:
