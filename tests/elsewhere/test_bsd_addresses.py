@@ -359,6 +359,12 @@ def test_a_broadcast_address(kernel, tap, on_tap):
     assert kernel.told() == [on_tap.add4("10.1.2.3", "10.1.2.0", "255.255.255.0")]
 
 
+def test_a_broadcast_address_where_there_was_none(kernel, tap, on_tap):
+    kernel.add("tap0", "10.1.2.3", 24)
+    tap.broadcast = "10.1.2.255"
+    assert kernel.told() == [on_tap.add4("10.1.2.3", "10.1.2.255", "255.255.255.0")]
+
+
 def test_a_broadcast_address_of_no_address(kernel, tap):
     with pytest.raises(kernel.tuntap.TunTapError, match="getifaddrs") as caught:
         tap.broadcast = "10.1.2.0"

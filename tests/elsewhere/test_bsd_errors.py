@@ -207,6 +207,7 @@ def test_what_is_of_other_systems(kernel):
     for what, call in (
         ("a descriptor from the system", kernel.tuntap.find_utun_fd),
         ("a private network", kernel.tuntap.testing.private_network),
+        ("deleting a driver", kernel.tuntap.delete_driver),
     ):
         failure = refused(kernel, "EOPNOTSUPP", call)
         assert type(failure).__name__ == "UnsupportedError"

@@ -206,10 +206,10 @@ def test_counters(kernel, tun):
     """Of 64 bits, behind messages about other things."""
     kernel.make("utun9").counters = {"ipackets": 77}
     kernel.interfaces["utun3"].counters = {
-        "ipackets": 1 << 40, "opackets": 2, "ibytes": 3, "obytes": 4, "ierrors": 5, "oerrors": 6,
-        "iqdrops": 7, "collisions": 99, "imcasts": 98, "omcasts": 97, "noproto": 96,
+        "ipackets": 1 << 40, "opackets": 2 << 40, "ibytes": 3 << 40, "obytes": 4 << 40, "ierrors": 5 << 40,
+        "oerrors": 6 << 40, "iqdrops": 7 << 40, "collisions": 99, "imcasts": 98, "omcasts": 97, "noproto": 96,
     }  # fmt: skip
-    assert list(tun.stats) == [1 << 40, 2, 3, 4, 5, 6, 7, 0]
+    assert list(tun.stats) == [*(n << 40 for n in range(1, 8)), 0]
 
 
 def test_adopted(kernel):

@@ -113,10 +113,14 @@ class TestSettings:
         assert kernel.tuntap.features() == {"tun", "tap"}
         assert kernel.taken() == []
 
-    def test_no_private_network(self, kernel):
-        with pytest.raises(kernel.tuntap.UnsupportedError, match="a private network") as caught:
-            kernel.tuntap.testing.private_network()
-        assert caught.value.errno == kernel.errors["EOPNOTSUPP"]
+    def test_what_is_of_other_systems(self, kernel):
+        for what, call in (
+            ("a private network", kernel.tuntap.testing.private_network),
+            ("deleting a driver", kernel.tuntap.delete_driver),
+        ):
+            with pytest.raises(kernel.tuntap.UnsupportedError, match=what) as caught:
+                call()
+            assert caught.value.errno == kernel.errors["EOPNOTSUPP"]
 
     def test_interfaces(self, kernel, tun, tap):
         for name in ("en0", "utun", "utun4x", "feth", "xutun1"):

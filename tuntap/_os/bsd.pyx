@@ -395,7 +395,6 @@ cdef int set_lasts(Handle *handle, bint lasts) noexcept nogil:
 
 
 cdef int os_open_queue(Handle *handle, Handle *of) noexcept nogil:
-    handle_clear(handle)
     return not_here(handle, b"tun(4)")
 
 
@@ -445,7 +444,6 @@ cdef int recognise(Handle *handle) noexcept nogil:
 
 
 cdef intptr_t os_find(Handle *handle) noexcept nogil:
-    handle_clear(handle)
     return not_here(handle, b"a descriptor from the system")
 
 
@@ -745,7 +743,6 @@ cdef int os_set_dns(Handle *handle, const Address *servers, int count) noexcept 
 cdef int os_watch(Handle *handle, Watch *watch) noexcept nogil:
     cdef char name[NAME_SIZE]
     cdef int result = os_get_name(handle, name)
-    watch.io = -1
     return result if result < 0 else watch_interface(handle, name, watch)
 
 
@@ -772,7 +769,6 @@ cdef uint64_t os_capabilities() noexcept nogil:
 
 
 cdef int os_features(Handle *handle, uint32_t *features) noexcept nogil:
-    handle_clear(handle)
     features[0] = (
         (1 << FEATURE_TUN if has_driver(b"/dev/tun0") else 0) | (1 << FEATURE_TAP if has_driver(b"/dev/tap0") else 0)
     )
@@ -810,12 +806,10 @@ cdef int os_delete(Handle *handle, const char *name) noexcept nogil:
 
 
 cdef int os_delete_driver(Handle *handle, const char *libraries) noexcept nogil:
-    handle_clear(handle)
     return not_here(handle, b"deleting a driver")
 
 
 cdef int os_private_network(Handle *handle) noexcept nogil:
-    handle_clear(handle)
     return not_here(handle, b"a private network")
 
 

@@ -196,8 +196,7 @@ cdef int os_open(Handle *handle, const OpenRequest *request) noexcept nogil:
         request.flags & (OPEN_VIRTIO_HEADER | OPEN_MULTI_QUEUE)
         or request.layer == LAYER_TAP and request.flags & OPEN_PACKET_INFORMATION
     ):
-        handle.failed[PATH_CONTROL] = b"utun"
-        return -EOPNOTSUPP
+        return not_here(handle, b"utun")
     if not is_one(request.name, stem) or not is_one(request.peer_name, FETH):
         handle.failed[PATH_CONTROL] = OTHER_NAME
         return -EINVAL
@@ -374,9 +373,7 @@ cdef int open_sender(Handle *handle, State *state) noexcept nogil:
 
 
 cdef int os_open_queue(Handle *handle, Handle *of) noexcept nogil:
-    handle_clear(handle)
-    handle.failed[PATH_CONTROL] = b"utun"
-    return -EOPNOTSUPP
+    return not_here(handle, b"utun")
 
 
 cdef bint is_utun(int fd) noexcept nogil:
@@ -391,7 +388,6 @@ cdef bint is_utun(int fd) noexcept nogil:
 
 cdef intptr_t os_find(Handle *handle) noexcept nogil:
     cdef int fd
-    handle_clear(handle)
     handle.failed[PATH_CONTROL] = b"getpeername"
     for fd in range(DESCRIPTORS):
         if is_utun(fd):
@@ -659,8 +655,7 @@ cdef int os_get(Handle *handle, int setting, int64_t *value) noexcept nogil:
     if setting == SETTING_PERSIST:
         value[0] = handle.lasts
         return 0
-    handle.failed[PATH_CONTROL] = b"utun"
-    return -EOPNOTSUPP
+    return not_here(handle, b"utun")
 
 
 cdef int layer_of(Handle *handle, const char *name) noexcept nogil:
@@ -684,8 +679,7 @@ cdef int os_set(Handle *handle, int setting, int64_t value) noexcept nogil:
     if setting == SETTING_PERSIST and handle.layer == LAYER_TAP:
         handle.lasts = value != 0
         return 0
-    handle.failed[PATH_CONTROL] = b"utun"
-    return -EOPNOTSUPP
+    return not_here(handle, b"utun")
 
 
 cdef int os_get_name(Handle *handle, char *name) noexcept nogil:
@@ -702,8 +696,7 @@ cdef int os_get_name(Handle *handle, char *name) noexcept nogil:
 
 
 cdef int os_set_name(Handle *handle, const char *name) noexcept nogil:
-    handle.failed[PATH_CONTROL] = b"utun"
-    return -EOPNOTSUPP
+    return not_here(handle, b"utun")
 
 
 cdef int os_get_mac(Handle *handle, uint8_t *mac) noexcept nogil:
@@ -791,7 +784,6 @@ cdef int os_set_dns(Handle *handle, const Address *servers, int count) noexcept 
 cdef int os_watch(Handle *handle, Watch *watch) noexcept nogil:
     cdef char name[NAME_SIZE]
     cdef int result = os_get_name(handle, name)
-    watch.io = -1
     return result if result < 0 else watch_interface(handle, name, watch)
 
 
@@ -815,13 +807,11 @@ cdef uint64_t os_capabilities() noexcept nogil:
 
 
 cdef int os_features(Handle *handle, uint32_t *features) noexcept nogil:
-    handle_clear(handle)
     features[0] = 1 << FEATURE_TUN | 1 << FEATURE_TAP
     return 0
 
 
 cdef int os_interfaces(Handle *handle, char *names, int capacity) noexcept nogil:
-    handle_clear(handle)
     return list_interfaces(handle, layer_of, names, capacity)
 
 
@@ -846,14 +836,11 @@ cdef int os_delete(Handle *handle, const char *name) noexcept nogil:
 
 
 cdef int os_delete_driver(Handle *handle, const char *libraries) noexcept nogil:
-    handle_clear(handle)
     return not_here(handle, b"deleting a driver")
 
 
 cdef int os_private_network(Handle *handle) noexcept nogil:
-    handle_clear(handle)
-    handle.failed[PATH_CONTROL] = b"a private network"
-    return -EOPNOTSUPP
+    return not_here(handle, b"a private network")
 
 
 cdef const char *ADVICE_OTHER_NAME = b"a TUN is called utun0, utun1, ... and a TAP feth0, feth1, ... on this system"
