@@ -246,7 +246,9 @@ def in_child(work: Callable[[], Any], limit: float) -> tuple[Any, str | None]:
                 os._exit(status)
         _, status = os.waitpid(child, 0)
         file.seek(0)
-        return (None, file.read()) if status else (json.load(file), None)
+        if status == 0:
+            return json.load(file), None
+        return None, file.read() or signal.strsignal(os.WTERMSIG(status)) or ""
 
 
 @contextlib.contextmanager
