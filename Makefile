@@ -25,7 +25,7 @@ $(VENV)/.made:
 
 $(VENV)/.test: $(VENV)/.made $(SOURCES)
 	@echo "== building tuntap and installing what its tests need"
-	$(BIN)/python -m pip install --quiet --editable . --group test --group interchange
+	$(BIN)/python -m pip install --quiet --editable . --group test --group pipelines
 	@touch $@
 
 $(VENV)/.bench: $(VENV)/.test
