@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tuntap
-from tuntap import Tap, Tun, UnsupportedError, _config, _core, testing
+from tuntap import DhcpLease, Tap, Tun, UnsupportedError, _config, _core, testing
 
 
 @pytest.fixture(autouse=True)
@@ -171,7 +171,7 @@ def test_unknown_options():
 
 
 @pytest.mark.skipif(os.name == "nt", reason="they mean something there")
-@pytest.mark.parametrize("option", ["guid", "ring_capacity", "wintun", "dns"])
+@pytest.mark.parametrize("option", ["guid", "ring_capacity", "wintun", "dns", "driver", "dhcp"])
 def test_settings_of_other_systems(option):
     with pytest.raises(UnsupportedError, match=option):
         Tun(**{option: "x"})
@@ -513,3 +513,107 @@ def test_delete_checks_the_name(name):
 @pytest.mark.parametrize("name", [None, b"tun0", 5])
 def test_delete_wants_a_name(name):
     refused(TypeError, tuntap.delete, name)
+
+
+# --- a lease by DHCP; what becomes of it is in tests/windows ---
+
+
+@pytest.mark.skipif(os.name == "nt", reason="it means something there")
+@pytest.mark.parametrize("kind", [Tun, Tap])
+def test_a_lease_on_other_systems(kind):
+    with pytest.raises(UnsupportedError, match="dhcp"):
+        kind(dhcp=DhcpLease("10.8.0.2/24"))
+
+
+def lease(*arguments, **settings):
+    return _config.parse_lease(DhcpLease(*arguments, **settings))
+
+
+def test_a_lease():
+    year = 365 * 24 * 3600
+    assert lease("10.8.0.2/24") == (b"\n\x08\0\2", 24, b"\n\x08\0\0", year, b"")
+    address = ipaddress.ip_interface("10.8.0.2/24")
+    server = ipaddress.ip_address("10.8.0.1")
+    assert lease(address, server, 60, options={}) == (b"\n\x08\0\2", 24, b"\n\x08\0\1", 60, b"")
+
+
+def test_options_of_a_lease():
+    options = lease(
+        "10.8.0.2/24", dns=iter(["9.9.9.9", "9.9.9.9"]), wins=[ipaddress.ip_address("10.8.0.1")],
+        domain="example.org", options={119: b"x", 254: bytes(100)},
+    )[4]  # fmt: skip
+    found = {}
+    while options:
+        code, size, rest = options[0], options[1], options[2:]
+        found[code], options = rest[:size], rest[size:]
+    assert found == {
+        6: b"\t\t\t\t", 44: b"\n\x08\0\1", 15: b"example.org", 119: b"x", 254: bytes(100),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "fd00::1/64", "10.8.0.0/24", "10.8.0.255/24", "0.0.0.0/0", "224.0.0.1/24", "10.8.0.2", "x", "", None,
+        7, b"10.8.0.2/24", ("10.8.0.2", "10.8.0.1"), "10.8.0.2 peer 10.8.0.1",
+        ipaddress.ip_network("10.8.0.0/24"),
+    ],
+)  # fmt: skip
+def test_a_lease_of_no_address(address):
+    with pytest.raises((TypeError, ValueError)):
+        lease(address)
+
+
+@pytest.mark.parametrize(
+    "server", ["10.8.0.2", "10.8.0.255", "10.8.1.1", "fd00::1", "10.8.0.1/24", "x", "", 7, b"x", True, []]
+)
+def test_a_server_that_is_none(server):
+    with pytest.raises((TypeError, ValueError)):
+        lease("10.8.0.2/24", server)
+
+
+@pytest.mark.parametrize("seconds", [0, -1, 2**32, 2**70, 1.5, "60", True, None])
+def test_a_lease_of_no_time(seconds):
+    with pytest.raises((TypeError, ValueError), match="seconds"):
+        lease("10.8.0.2/24", seconds=seconds)
+
+
+@pytest.mark.parametrize("name", ["dns", "wins"])
+@pytest.mark.parametrize(
+    "value", ["9.9.9.9", b"x", 7, None, [7], ["x"], ["fd00::1"], ["0.0.0.0"], ["224.0.0.1"]]
+)
+def test_name_servers_of_a_lease(name, value):
+    with pytest.raises((TypeError, ValueError)):
+        lease("10.8.0.2/24", **{name: value})
+
+
+@pytest.mark.parametrize(
+    "domain", ["", "b\u00fccher.example", "a b", "a\0b", "a\n", b"example.org", 7, ["x"], "x" * 256]
+)
+def test_a_domain_that_is_none(domain):
+    with pytest.raises((TypeError, ValueError), match=r"domain|option 15"):
+        lease("10.8.0.2/24", domain=domain)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {0: b"x"}, {255: b"x"}, {256: b"x"}, {-1: b"x"}, {"46": b"x"}, {True: b"x"}, {None: b"x"},
+        {1: bytes(4)}, {51: bytes(4)}, {53: b"x"}, {54: bytes(4)}, {6: bytes(4)}, {15: b"x"}, {44: bytes(4)},
+        {46: b""}, {46: bytes(256)}, {46: "x"}, {46: 2}, {46: None}, {46: bytearray(1)},
+        [(46, b"x")], b"x", "x", 7, None,
+    ],
+)  # fmt: skip
+def test_options_that_are_none(options):
+    with pytest.raises((TypeError, ValueError), match="option"):
+        lease("10.8.0.2/24", options=options)
+
+
+def test_options_fit_into_what_the_driver_answers():
+    assert len(lease("10.8.0.2/24", options={43: bytes(232)})[4]) == 234
+    assert len(lease("10.8.0.2/24", domain="x" * 100, options={43: bytes(130)})[4]) == 234
+    for settings in ({"options": {43: bytes(233)}}, {"domain": "x" * 100, "options": {43: bytes(131)}}):
+        with pytest.raises(ValueError, match="234"):
+            lease("10.8.0.2/24", **settings)
+    with pytest.raises(ValueError, match="234"):
+        lease("10.8.0.2/24", dns=[f"10.8.1.{i}" for i in range(1, 60)])

@@ -4,7 +4,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from tuntap import bpf, columns, flows, framed, interchange, offload
 from tuntap._batch import PacketBatch
-from tuntap._config import Statistics
+from tuntap._config import DhcpLease, Statistics
 from tuntap._core import Event, delete, features, find_utun_fd, interfaces
 from tuntap._device import Device, Queue, Tap, Tun, delete_driver
 from tuntap._errors import (
@@ -30,6 +30,7 @@ __all__ = [
     "Device",
     "DeviceBusyError",
     "DeviceGoneError",
+    "DhcpLease",
     "Event",
     "Events",
     "InterruptError",

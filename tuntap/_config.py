@@ -8,8 +8,9 @@ import operator
 import os
 import sys
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, Union
 
@@ -22,6 +23,9 @@ QUEUE_LEN_MAX = 2**19
 FREE_NAME_MAX = 127  # of UTF-16: MAX_ADAPTER_NAME of Wintun
 RING_CAPACITY_MIN, RING_CAPACITY_MAX = 2**17, 2**26  # of Wintun
 IPV6_MTU_MIN = 1280  # RFC 8200, section 5
+DHCP_OPTIONS_MAX = 234  # bytes: tap-windows6 has room for 256 in its answer, and 22 are its own
+DHCP_NAMED = {6: "dns", 15: "domain", 44: "wins"}  # options of RFC 2132
+DHCP_OF_DRIVER = (1, 51, 53, 54)  # subnet mask, lease time, message type, server
 LIMITED_BROADCAST = ipaddress.IPv4Address("255.255.255.255")
 
 
@@ -90,6 +94,42 @@ class AddressEntry(NamedTuple):
         if self.peer is not None:
             made.peer = ipaddress.ip_address(self.peer)
         return made
+
+
+@dataclass(frozen=True)
+class DhcpLease:
+    """The IPv4 address that the driver of a TAP gives Windows by DHCP, and what goes with it.
+
+    Parameters
+    ----------
+    address : str or ipaddress interface
+        ``"10.8.0.2/24"``.
+    server : str or IPv4Address, optional
+        Where the driver plays the server: an address of the same subnet that nobody else has.  None: that of
+        the subnet itself, ``"10.8.0.0"``.
+    seconds : int, optional
+        How long the lease is; a year if nothing is said.
+    dns, wins : list, optional
+        IPv4 addresses of name servers (options 6 and 44 of RFC 2132).
+    domain : str, optional
+        Of names without a dot (option 15).
+    options : dict, optional
+        Further options, bytes by number: ``{46: bytes([2])}`` has NetBIOS ask name servers only,
+        ``{43: bytes.fromhex("010400000002")}`` switches it off.
+
+    Notes
+    -----
+    Wrong values are told when a device is opened with it.  All options together take 234 bytes at most, of
+    which the number and the length of each are two.
+    """
+
+    address: AddressLike
+    server: str | ipaddress.IPv4Address | None = None
+    seconds: int = 365 * 24 * 3600
+    dns: Iterable[AddressOnly] = ()
+    wins: Iterable[AddressOnly] = ()
+    domain: str | None = None
+    options: Mapping[int, bytes] = field(default_factory=dict)
 
 
 def parse_address(value: AddressLike) -> AddressEntry:
@@ -330,10 +370,10 @@ def parse_description(text: object) -> str:
     return text
 
 
-def parse_servers(servers: Iterable[AddressOnly]) -> list[bytes]:
+def parse_servers(servers: Iterable[AddressOnly], what: str = "dns") -> list[bytes]:
     """Addresses of name servers, IPv4 first."""
     if isinstance(servers, (str, bytes)) or not isinstance(servers, Iterable):
-        raise TypeError(f"dns is a list such as ['9.9.9.9'], not {servers!r}")
+        raise TypeError(f"{what} is a list such as ['9.9.9.9'], not {servers!r}")
     parsed = []
     for server in servers:
         if not isinstance(server, (str, ipaddress.IPv4Address, ipaddress.IPv6Address)):
@@ -344,6 +384,72 @@ def parse_servers(servers: Iterable[AddressOnly]) -> list[bytes]:
         if address.packed not in parsed:
             parsed.append(address.packed)
     return sorted(parsed, key=len)
+
+
+def parse_driver(driver: object, is_tap: bool) -> bool:
+    """Whether it is tap-windows6, of the two that Windows has."""
+    if driver is not None and not isinstance(driver, str):
+        raise TypeError(f"driver must be a str, not {type(driver).__name__}")
+    if driver not in (None, "wintun", "tap-windows6"):
+        raise ValueError(f"driver must be 'wintun' or 'tap-windows6', not {driver!r}")
+    if is_tap and driver == "wintun":
+        raise ValueError("Wintun carries IP packets: a TAP takes driver='tap-windows6'")
+    return is_tap or driver == "tap-windows6"
+
+
+def parse_lease(lease: object) -> tuple[bytes, int, bytes, int, bytes]:
+    """Address, prefix, server, seconds and encoded options of a `DhcpLease`."""
+    if not isinstance(lease, DhcpLease):
+        raise TypeError(f"dhcp is a tuntap.DhcpLease, not {lease!r}")
+    entry = parse_address(lease.address)
+    if len(entry.ip) != 4 or entry.peer is not None:
+        raise ValueError(f"{lease.address!r}: DHCP is of IPv4, and of an address with its subnet")
+    refuse_unusable(entry)
+    network = ipaddress.IPv4Interface((entry.ip, entry.prefix)).network
+    server = lease.server
+    if server is None:
+        server = network.network_address
+    if not isinstance(server, (str, ipaddress.IPv4Address)):
+        raise TypeError(f"a DHCP server is a str or an IPv4Address, not {server!r}")
+    server = ipaddress.IPv4Address(server)
+    if server not in network or server.packed == entry.ip or server == network.broadcast_address:
+        raise ValueError(f"server: {server} is no other address of {network}")
+    seconds = parse_integer(lease.seconds, "seconds", 1, 2**32 - 1)
+    return entry.ip, entry.prefix, server.packed, seconds, _dhcp_options(lease)
+
+
+def _dhcp_options(lease: DhcpLease) -> bytes:
+    found: dict[int, bytes] = {}
+    for name, code, servers in (("dns", 6, lease.dns), ("wins", 44, lease.wins)):
+        packed = parse_servers(servers, name)
+        if any(len(ip) != 4 for ip in packed):
+            raise ValueError(f"{name}: DHCP is of IPv4")
+        if packed:
+            found[code] = b"".join(packed)
+    if lease.domain is not None:
+        if not isinstance(lease.domain, str):
+            raise TypeError(f"domain must be a str, not {type(lease.domain).__name__}")
+        if not lease.domain or not lease.domain.isascii() or any(c <= " " for c in lease.domain):
+            raise ValueError(f"domain: {lease.domain!r} is no name of a domain in ASCII")
+        found[15] = lease.domain.encode()
+    if not isinstance(lease.options, Mapping):
+        raise TypeError(f"options are bytes by number, not {lease.options!r}")
+    for key, value in lease.options.items():
+        code = parse_integer(key, "the number of a DHCP option", 1, 254)
+        if code in DHCP_OF_DRIVER:
+            raise ValueError(f"option {code} is made by the driver")
+        if code in DHCP_NAMED:
+            raise ValueError(f"option {code} is what {DHCP_NAMED[code]}= is for")
+        if not isinstance(value, bytes):
+            raise TypeError(f"option {code} must be bytes, not {type(value).__name__}")
+        found[code] = value
+    for code, value in found.items():
+        if not 1 <= len(value) <= 255:
+            raise ValueError(f"option {code} has 1 to 255 bytes, not {len(value)}")
+    encoded = b"".join(bytes((code, len(value))) + value for code, value in found.items())
+    if len(encoded) > DHCP_OPTIONS_MAX:
+        raise ValueError(f"DHCP options take up to {DHCP_OPTIONS_MAX} bytes, not {len(encoded)}")
+    return encoded
 
 
 def wintun_files(wintun: str | os.PathLike[str] | None) -> list[str]:

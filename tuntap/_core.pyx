@@ -620,10 +620,12 @@ cdef class Port:
 
     def _open(
         self, str name, int layer, int flags, intptr_t netns, str peer_name="", str libraries="", str description="",
-        bytes guid=None, uint32_t ring_capacity=0,
+        bytes guid=None, uint32_t ring_capacity=0, lease=None,
     ):
         """Open an interface; "" lets the OS choose its name.  The caller has checked the arguments."""
         cdef OpenRequest request
+        cdef Lease dhcp
+        cdef bytes options
         cdef bytes encoded = encode_name(name) if name else b""
         cdef bytes encoded_peer = encode_name(peer_name) if peer_name else b""
         cdef bytes encoded_libraries = libraries.encode()
@@ -643,6 +645,14 @@ cdef class Port:
                 raise ValueError(f"a GUID has {GUID_SIZE} bytes, not {len(guid)}")
             request.guid = guid
         request.ring_capacity = ring_capacity
+        request.lease = NULL
+        if lease is not None:
+            ip, dhcp.prefix, server, dhcp.seconds, options = lease
+            dhcp.ip = ip
+            dhcp.server = server
+            dhcp.options = options
+            dhcp.options_size = <int> len(options)
+            request.lease = &dhcp
         self._must_be_new()
         with nogil:
             result = os_open(&handle, &request)

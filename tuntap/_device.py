@@ -14,7 +14,15 @@ from typing import Literal, TypeVar
 
 from tuntap import _config, _core
 from tuntap._batch import PacketBatch
-from tuntap._config import AddressEntry, AddressLike, AddressOnly, Interface, NetworkLike, Statistics
+from tuntap._config import (
+    AddressEntry,
+    AddressLike,
+    AddressOnly,
+    DhcpLease,
+    Interface,
+    NetworkLike,
+    Statistics,
+)
 from tuntap._errors import ClosedError, PrivilegeError, TunTapError, UnsupportedError
 from tuntap._events import Events
 
@@ -27,6 +35,7 @@ _OPEN_EXCLUSIVE = 1
 _OPEN_PACKET_INFORMATION = 2
 _OPEN_VIRTIO_HEADER = 4
 _OPEN_MULTI_QUEUE = 8
+_OPEN_BY_TAP_DRIVER = 16
 _QUEUES_MAX = 256  # MAX_TAP_QUEUES, drivers/net/tun.c
 _TCP_OFFLOAD = _core.OFFLOADS["checksum"] | _core.OFFLOADS["tcp4"] | _core.OFFLOADS["tcp6"]
 
@@ -156,6 +165,11 @@ class Device(Queue):
         Windows: where ``wintun.dll`` is, or its folder; see docs/platforms/windows.md.
     description : str, optional
         Windows, of a new TUN: what kind of adapter Windows calls it.
+    driver : str, optional
+        Windows: ``"wintun"``, as a TUN has it otherwise, or ``"tap-windows6"``, as a TAP always has.
+    dhcp : DhcpLease, optional
+        Windows, of tap-windows6: the IPv4 address that the driver gives Windows by DHCP when the interface
+        comes up, which takes no administrator.
 
     Raises
     ------
@@ -199,6 +213,8 @@ class Device(Queue):
         dns: Iterable[AddressOnly] | None = None,
         peer_name: str | None = None,
         description: str | None = None,
+        driver: Literal["wintun", "tap-windows6"] | None = None,
+        dhcp: DhcpLease | None = None,
     ) -> None:
         if not self._layer:
             raise TypeError("open a Tun or a Tap")
@@ -256,8 +272,9 @@ class Device(Queue):
         )  # fmt: skip
         if "wintun" not in _core.capabilities():
             _refuse_unsupported(
-                guid=guid, ring_capacity=ring_capacity, wintun=wintun, description=description
-            )
+                guid=guid, ring_capacity=ring_capacity, wintun=wintun, description=description,
+                driver=driver, dhcp=dhcp,
+            )  # fmt: skip
         guid_bytes = None if guid is None else _config.parse_guid(guid)
         if ring_capacity is not None:
             ring_capacity = _config.parse_ring_capacity(ring_capacity)
@@ -265,13 +282,21 @@ class Device(Queue):
         servers = None if dns is None else _config.parse_servers(dns)
         if description is not None:
             description = _config.parse_description(description)
+        by_tap_driver = _config.parse_driver(driver, self._layer == _LAYER_TAP)
+        lease = None if dhcp is None else _config.parse_lease(dhcp)
+        if lease is not None:
+            if not by_tap_driver:
+                raise ValueError("Wintun has no DHCP: a TUN with dhcp takes driver='tap-windows6'")
+            if any(entry.ip == lease[0] for entry in wanted):
+                raise ValueError(f"address {ipaddress.ip_address(lease[0])} is given twice")
 
         flags = _OPEN_EXCLUSIVE * exclusive | _OPEN_PACKET_INFORMATION * packet_information
         flags |= _OPEN_VIRTIO_HEADER * has_offload | _OPEN_MULTI_QUEUE * multi_queue
+        flags |= _OPEN_BY_TAP_DRIVER * by_tap_driver
         with _config.open_netns(netns) as netns_fd:
             created = self._open(
                 name or "", self._layer, flags, netns_fd, peer_name or "",
-                "\n".join(libraries), description or "", guid_bytes, ring_capacity or 0,
+                "\n".join(libraries), description or "", guid_bytes, ring_capacity or 0, lease,
             )  # fmt: skip
         self._packet_information = packet_information
         try:

@@ -763,6 +763,30 @@ EXPORT void FakeIpAutomatic(ULONG64 luid, const char *ip, int prefix) {
     changed(luid, 1);
 }
 
+/* Windows' DHCP client gives back what it has for an interface, and takes another address, unless that is NULL. */
+void FakeIpLease(ULONG64 luid, const BYTE *ip, int prefix) {
+    AcquireSRWLockExclusive(&lock);
+    for (int i = 0; i < address_count; i++) {
+        if (addresses[i].InterfaceLuid.Value != luid || addresses[i].PrefixOrigin != IpPrefixOriginDhcp) continue;
+        address_count--;
+        addresses[i] = addresses[address_count];
+        tentative[i--] = tentative[address_count];
+    }
+    if (ip != NULL) {
+        MIB_UNICASTIPADDRESS_ROW *row = &addresses[address_count];
+        InitializeUnicastIpAddressEntry(row);
+        row->InterfaceLuid.Value = luid;
+        row->Address.si_family = AF_INET;
+        memcpy(&row->Address.Ipv4.sin_addr, ip, 4);
+        row->OnLinkPrefixLength = (UINT8) prefix;
+        row->PrefixOrigin = IpPrefixOriginDhcp;
+        row->SuffixOrigin = IpSuffixOriginDhcp;
+        tentative[address_count++] = 0;
+    }
+    ReleaseSRWLockExclusive(&lock);
+    changed(luid, 1);
+}
+
 /* What the rows of an interface are: of IPv4 and of IPv6. */
 EXPORT int FakeIpRows(ULONG64 luid, ULONG *values) {
     AcquireSRWLockExclusive(&lock);

@@ -26,6 +26,7 @@
 /* fake_iphelper.c */
 void FakeInterface(ULONG64 luid, const GUID *guid, const WCHAR *name);
 void FakeInterfaceGone(ULONG64 luid);
+void FakeIpLease(ULONG64 luid, const BYTE *ip, int prefix);
 
 typedef struct {
     DWORD size;
@@ -54,6 +55,8 @@ typedef struct {
     BYTE mac[6];
     int id_delay, luid_delay, open_delay;
     int is_open, is_closing, media, starts;
+    int is_tun, plays_dhcp, options_size;
+    BYTE tun[3][4], lease[4][4], options[256];  /* local, network, mask; address, mask, server, seconds */
     Operation read, write;
     Queue to_user, from_user;
 } Device;
@@ -67,7 +70,7 @@ static SRWLOCK lock = SRWLOCK_INIT;
 static Device devices[DEVICES];
 static Set sets[SETS];
 static int open_keys, made_count, is_held, is_stubborn, is_synchronous, is_slow;
-static int next_id_delay, next_luid_delay, next_open_delay;
+static int next_id_delay, next_luid_delay, next_open_delay, lease_delay = 100;
 static char journal[JOURNAL], fault[256];
 static size_t journal_size;
 static int faults;
@@ -235,13 +238,23 @@ static void serve_read(Device *device) {
     release(frame.bytes);
 }
 
+static void neighbour_of(const Device *device, BYTE *mac);
+
 static void end_write(Device *device, DWORD error) {
     Operation *write = &device->write;
     if (write->overlapped == NULL) return;
     protect(write->buffer, 0);
     if (memcmp(write->buffer, write->copy.bytes, write->size) != 0)
         blame("a frame was changed while the driver had it");
-    if (error == ERROR_SUCCESS) push(&device->from_user, write->copy.bytes, write->size);
+    if (error == ERROR_SUCCESS && device->is_tun) {
+        BYTE *frame = allocate(14 + write->size);
+        memcpy(frame, device->mac, 6);
+        neighbour_of(device, frame + 6);
+        memcpy(frame + 12, write->copy.bytes[0] >> 4 == 6 ? "\x86\xdd" : "\x08", 2);
+        memcpy(frame + 14, write->copy.bytes, write->size);
+        push(&device->from_user, frame, 14 + write->size);
+        release(frame);
+    } else if (error == ERROR_SUCCESS) push(&device->from_user, write->copy.bytes, write->size);
     complete(write, error, error == ERROR_SUCCESS ? write->size : 0);
     if (device->is_closing) device->is_open = device->is_closing = 0;
 }
@@ -250,9 +263,19 @@ static void cancel_read(Device *device) {
     if (device->read.overlapped != NULL) complete(&device->read, ERROR_OPERATION_ABORTED, 0);
 }
 
+/* It was opened, or closed. */
+static void forget(Device *device) {
+    device->is_tun = device->plays_dhcp = device->options_size = 0;
+    memset(device->tun, 0, sizeof(device->tun));
+    memset(device->lease, 0, sizeof(device->lease));
+}
+
+static void plug(Device *device, int is_in);
+
 /* IRP_MJ_CLEANUP; IRP_MJ_CLOSE comes when no operation is left. */
 static void clean_up(Device *device) {
-    device->media = 0;
+    plug(device, 0);
+    forget(device);
     drain(&device->to_user);
     if (!is_stubborn) cancel_read(device);
     if (device->read.overlapped != NULL || device->write.overlapped != NULL) device->is_closing = 1;
@@ -293,6 +316,7 @@ static HANDLE WINAPI create_file(
         else if (device->is_open) error = ERROR_GEN_FAILURE;    /* STATUS_UNSUCCESSFUL */
         else {
             device->is_open = 1;
+            forget(device);
             file = (HANDLE) (FILES + 4 * (UINT_PTR) i);
         }
     }
@@ -315,6 +339,70 @@ static BOOL WINAPI close_handle(HANDLE handle) {
     return answer(device == NULL ? ERROR_INVALID_HANDLE : ERROR_SUCCESS);
 }
 
+/* --- what the driver answers by itself --- */
+
+/* An answer has room for 256 bytes of options, with a type (3 bytes), server, lease time and mask (6 each) and an end
+   (1); if that is too little there is no answer. */
+static DWORD WINAPI ask_for_lease(void *argument) {
+    Device *device = argument;
+    int prefix = 0;
+    Sleep((DWORD) lease_delay);
+    AcquireSRWLockExclusive(&lock);
+    if (device->is_open && device->media && device->plays_dhcp && device->options_size + 22 <= 256) {
+        while (prefix < 32 && device->lease[1][prefix / 8] >> (7 - prefix % 8) & 1) prefix++;
+        FakeIpLease(device->luid, device->lease[0], prefix);
+    }
+    ReleaseSRWLockExclusive(&lock);
+    return 0;
+}
+
+/* The cable goes in or out; Windows asks for an address, or lets go of the one it has. */
+static void plug(Device *device, int is_in) {
+    device->media = is_in;
+    if (device->plays_dhcp && !is_in) FakeIpLease(device->luid, NULL, 0);
+    if (device->plays_dhcp && is_in && lease_delay >= 0)
+        CloseHandle(CreateThread(NULL, 0, ask_for_lease, device, 0, NULL));
+}
+
+static int is_type(const BYTE *frame, int type) {
+    return frame[12] == type >> 8 && frame[13] == (type & 0xff);
+}
+
+/* The MAC address of the neighbour that the driver plays. */
+static void neighbour_of(const Device *device, BYTE *mac) {
+    memcpy(mac, device->mac, 6);
+    mac[2]++;
+}
+
+/* Whether it is an ARP request (RFC 826) from the local address for another one of the network. */
+static int is_arp_for_driver(const Device *device, const BYTE *frame, DWORD size) {
+    static const BYTE everybody[6] = {0xff, 0xff, 0xff, 0xff, 0xff, 0xff};
+    static const BYTE request[8] = {0, 1, 8, 0, 6, 4, 0, 1};
+    if (size != 42 || !is_type(frame, 0x0806) || memcmp(frame, everybody, 6) != 0) return 0;
+    if (memcmp(frame + 6, device->mac, 6) != 0 || memcmp(frame + 22, device->mac, 6) != 0) return 0;
+    if (memcmp(frame + 14, request, 8) != 0 || memcmp(frame + 28, device->tun[0], 4) != 0) return 0;
+    for (int i = 0; i < 4; i++)
+        if ((frame[38 + i] & device->tun[2][i]) != device->tun[1][i]) return 0;
+    return memcmp(frame + 38, device->tun[0], 4) != 0;
+}
+
+/* Whether it is a neighbour solicitation (RFC 4861) for fe80::8. */
+static int is_solicitation_for_driver(const BYTE *frame, DWORD size) {
+    static const BYTE target[16] = {0xfe, 0x80, [15] = 8};
+    return size >= 78 && frame[20] == 58 && frame[54] == 135 && memcmp(frame + 62, target, 16) == 0;
+}
+
+/* How many bytes of a frame a TUN leaves out; -1: it is for nobody, -2: the driver has answered it. */
+static int header_of(const Device *device, const BYTE *frame, DWORD size) {
+    BYTE neighbour[6];
+    neighbour_of(device, neighbour);
+    if (is_type(frame, 0x0806)) return is_arp_for_driver(device, frame, size) ? -2 : -1;
+    if (is_type(frame, 0x0800))     /* none that are for several */
+        return size >= 34 && memcmp(frame, neighbour, 6) == 0 && memcmp(frame + 6, device->mac, 6) == 0 ? 14 : -1;
+    if (is_type(frame, 0x86dd) && size >= 54) return is_solicitation_for_driver(frame, size) ? -2 : 14;
+    return -1;
+}
+
 static DWORD control(Device *device, DWORD code, BYTE *in, DWORD in_size, BYTE *out, DWORD out_size, DWORD *size) {
     DWORD version[3] = {9, 24, 0};
     switch (code) {
@@ -328,7 +416,32 @@ static DWORD control(Device *device, DWORD code, BYTE *in, DWORD in_size, BYTE *
         return ERROR_SUCCESS;
     case 0x00220018:                /* SET_MEDIA_STATUS; what is queued or pending stays */
         if (in_size < 4) return ERROR_INVALID_PARAMETER;
-        device->media = in[0];
+        plug(device, in[0]);
+        *size = 1;
+        return ERROR_SUCCESS;
+    case 0x0022001c:                /* CONFIG_DHCP_MASQ */
+        if (in_size < 16) return ERROR_INVALID_PARAMETER;
+        memcpy(device->lease, in, 16);
+        device->plays_dhcp = 1;
+        device->options_size = 0;
+        *size = 1;
+        return ERROR_SUCCESS;
+    case 0x00220024:                /* CONFIG_DHCP_SET_OPT */
+        if (in_size > 256 || !device->plays_dhcp) return ERROR_INVALID_PARAMETER;
+        memcpy(device->options, in, in_size);
+        device->options_size = (int) in_size;
+        *size = 1;
+        return ERROR_SUCCESS;
+    case 0x00220028:                /* CONFIG_TUN */
+        if (in_size < 12) return ERROR_INVALID_PARAMETER;
+        device->is_tun = 0;
+        memcpy(device->tun, in, 12);
+        ReleaseSRWLockExclusive(&lock);
+        Sleep(1);                   /* meanwhile it is a TAP */
+        AcquireSRWLockExclusive(&lock);
+        for (int i = 0; i < 4; i++)
+            if ((in[4 + i] & in[8 + i]) != in[4 + i]) return ERROR_INVALID_PARAMETER;
+        device->is_tun = 1;
         *size = 1;
         return ERROR_SUCCESS;
     }
@@ -344,15 +457,18 @@ static DWORD WINAPI set_later(void *event) {
 static BOOL WINAPI device_io_control(
     HANDLE file, DWORD code, void *in, DWORD in_size, void *out, DWORD out_size, DWORD *done, OVERLAPPED *overlapped) {
     DWORD error = ERROR_INVALID_HANDLE, size = 0, pends = 0;
-    char text[64] = "";
+    char text[520] = "";
     AcquireSRWLockExclusive(&lock);
     Device *device = of_file(file);
-    for (DWORD i = 0; i < in_size && i < 16; i++) sprintf(text + 2 * i, "%02x", ((BYTE *) in)[i]);
+    for (DWORD i = 0; i < in_size && i < 256; i++) sprintf(text + 2 * i, "%02x", ((BYTE *) in)[i]);
     note("DeviceIoControl %08lx %s %lu", code, text, out_size);
     if (out == NULL || out_size == 0) blame("a request without room for its answer");
     if (overlapped == NULL || overlapped->hEvent == NULL) blame("a request that is not overlapped, of a file that is");
     else if (device != NULL) {
+        char name[32];
+        sprintf(name, "DeviceIoControl %lu", code >> 2 & 0xfff);
         error = ordered("DeviceIoControl");
+        if (error == ERROR_SUCCESS) error = ordered(name);
         if (error == ERROR_SUCCESS) error = control(device, code, in, in_size, out, out_size, &size);
         overlapped->Internal = error;
         overlapped->InternalHigh = size;
@@ -402,7 +518,7 @@ static BOOL WINAPI write_file(HANDLE file, const void *bytes, DWORD size, DWORD 
     else if (device != NULL) {
         error = ordered("WriteFile");
         if (error == ERROR_SUCCESS && !is_ready(device)) error = ERROR_OPERATION_ABORTED;
-        if (error == ERROR_SUCCESS && size < 14) error = ERROR_INSUFFICIENT_BUFFER;
+        if (error == ERROR_SUCCESS && size < (device->is_tun ? 20 : 14)) error = ERROR_INSUFFICIENT_BUFFER;
         if (error == ERROR_SUCCESS) {
             BYTE *copy = allocate(size);
             memcpy(copy, bytes, size);
@@ -839,14 +955,32 @@ EXPORT void FakeTapFail(const char *function, DWORD error, int times) {
     ReleaseSRWLockExclusive(&lock);
 }
 
-/* The network stack sends a frame; 0 if nobody has the cable plugged in, or too many wait. */
-EXPORT int FakeTapInject(int number, const void *bytes, DWORD size) {
+/* The network stack sends a frame; 0 if nobody has the cable plugged in, too many wait, or a TUN has no use for it;
+   2 if the driver has answered by itself. */
+EXPORT int FakeTapInject(int number, const BYTE *bytes, DWORD size) {
     AcquireSRWLockExclusive(&lock);
     Device *device = &devices[number];
-    int is_taken = device->is_open && is_ready(device) && push(&device->to_user, bytes, size);
+    int is_plugged = device->is_open && is_ready(device);
+    int header = is_plugged && device->is_tun ? header_of(device, bytes, size) : 0;
+    int is_taken = is_plugged && header >= 0 && push(&device->to_user, bytes + header, size - (DWORD) header);
     if (is_taken) serve_read(device);
     ReleaseSRWLockExclusive(&lock);
-    return is_taken;
+    return header == -2 ? 2 : is_taken;
+}
+
+/* Something gets among the packets of a TUN that is none, as a frame while it was configured. */
+EXPORT void FakeTapSlip(int number, const void *bytes, DWORD size) {
+    AcquireSRWLockExclusive(&lock);
+    push(&devices[number].to_user, bytes, size);
+    serve_read(&devices[number]);
+    ReleaseSRWLockExclusive(&lock);
+}
+
+/* How many milliseconds Windows takes for an address by DHCP; -1: for ever. */
+EXPORT void FakeTapLeaseDelay(int milliseconds) {
+    AcquireSRWLockExclusive(&lock);
+    lease_delay = milliseconds;
+    ReleaseSRWLockExclusive(&lock);
 }
 
 /* The next frame that the network stack received; its size, or -1. */
@@ -897,10 +1031,10 @@ EXPORT void FakeTapDo(int number, const char *what) {
 }
 
 typedef struct {
-    int is_present, is_open, media, starts, reads, writes;
+    int is_present, is_open, media, starts, reads, writes, is_tun, plays_dhcp, options_size;
     ULONG64 luid;
     WCHAR name[64], id[64];
-    BYTE mac[6];
+    BYTE mac[6], neighbour[6], tun[3][4], lease[4][4], options[256];
 } State;
 
 EXPORT void FakeTapState(int number, State *state) {
@@ -908,10 +1042,15 @@ EXPORT void FakeTapState(int number, State *state) {
     const Device *device = &devices[number];
     *state = (State) {
         device->is_present, device->is_open, device->media, device->starts, device->read.overlapped != NULL,
-        device->write.overlapped != NULL, device->luid, {0}, {0}, {0}};
+        device->write.overlapped != NULL, device->is_tun, device->plays_dhcp, device->options_size, device->luid,
+        {0}, {0}, {0}, {0}, {{0}}, {{0}}, {0}};
     wcscpy(state->name, device->name);
     wcscpy(state->id, device->id);
     memcpy(state->mac, device->mac, 6);
+    neighbour_of(device, state->neighbour);
+    memcpy(state->tun, device->tun, sizeof(state->tun));
+    memcpy(state->lease, device->lease, sizeof(state->lease));
+    memcpy(state->options, device->options, sizeof(state->options));
     ReleaseSRWLockExclusive(&lock);
 }
 
@@ -949,6 +1088,7 @@ EXPORT int FakeTapReset(void) {
     memset(sets, 0, sizeof(sets));
     open_keys = made_count = is_held = is_stubborn = is_synchronous = is_slow = 0;
     next_id_delay = next_luid_delay = next_open_delay = 0;
+    lease_delay = 100;
     faults = failure.times = 0;
     fault[0] = 0;
     journal_size = 0;

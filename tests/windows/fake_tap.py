@@ -1,7 +1,7 @@
 """The functions of fake_tap.c, which is linked into the core."""
 
 import ctypes
-from ctypes import c_char_p, c_int, c_uint32, c_uint64, c_wchar, c_wchar_p
+from ctypes import c_char_p, c_int, c_uint8, c_uint32, c_uint64, c_wchar, c_wchar_p
 
 from tuntap._os import native
 
@@ -12,8 +12,10 @@ TAP = ("root\\tap0901",)
 class State(ctypes.Structure):
     _fields_ = [
         ("is_present", c_int), ("is_open", c_int), ("media", c_int), ("starts", c_int), ("reads", c_int),
-        ("writes", c_int), ("luid", c_uint64), ("name", c_wchar * 64), ("id", c_wchar * 64),
-        ("mac", ctypes.c_uint8 * 6),
+        ("writes", c_int), ("is_tun", c_int), ("plays_dhcp", c_int), ("options_size", c_int),
+        ("luid", c_uint64), ("name", c_wchar * 64), ("id", c_wchar * 64), ("mac", c_uint8 * 6),
+        ("neighbour", c_uint8 * 6), ("tun", c_uint8 * 12), ("lease", c_uint8 * 16),
+        ("options", c_uint8 * 256),
     ]  # fmt: skip
 
 
@@ -24,6 +26,7 @@ class Driver:
         self.library = ctypes.CDLL(native.__file__)
         self.library.FakeTapAdd.argtypes = [c_wchar_p, c_wchar_p, c_uint32]
         self.library.FakeTapInject.argtypes = [c_int, c_char_p, c_uint32]
+        self.library.FakeTapSlip.argtypes = [c_int, c_char_p, c_uint32]
 
     def add(self, name, hardware=TAP):
         """Another device of the machine; its number, by which the others go."""
@@ -42,8 +45,20 @@ class Driver:
         self.library.FakeTapFail(function.encode(), c_uint32(error), times)
 
     def inject(self, number, frame):
-        """Whether the driver took it."""
-        return bool(self.library.FakeTapInject(number, frame, len(frame)))
+        """Whether the driver took it for us."""
+        return self.library.FakeTapInject(number, frame, len(frame)) == 1
+
+    def answers(self, number, frame):
+        """Whether the driver answers it by itself."""
+        return self.library.FakeTapInject(number, frame, len(frame)) == 2
+
+    def slip(self, number, what):
+        """Put something among the packets of a TUN that is none."""
+        self.library.FakeTapSlip(number, what, len(what))
+
+    def lease_delay(self, milliseconds):
+        """How long Windows takes for an address by DHCP; -1: for ever."""
+        self.library.FakeTapLeaseDelay(milliseconds)
 
     def take(self, number):
         """The next frame that was sent, or None."""

@@ -51,6 +51,7 @@ cdef enum:
     OPEN_PACKET_INFORMATION = 2   # keep the 4-byte header of the OS in front of each packet
     OPEN_VIRTIO_HEADER = 4    # FRAMING_VIRTIO both ways
     OPEN_MULTI_QUEUE = 8      # further queues may be opened (os_open_queue)
+    OPEN_BY_TAP_DRIVER = 16   # CAN_WINTUN: a TUN by tap-windows6
 
 # Super-packets and unfinished checksums that the OS hands over: bits of SETTING_OFFLOAD.
 cdef enum:
@@ -101,7 +102,7 @@ cdef enum:
     CAN_RENAME = 29
     CAN_SET_MAC = 30
     CAN_NOTIFY = 32           # event loops are told, as they cannot look at the descriptors of this OS
-    CAN_WINTUN = 33           # the options of that driver
+    CAN_WINTUN = 33           # the options of that driver, and of the other one that Windows has
     CAN_DNS = 34
     CAN_FREE_NAMES = 35       # up to 127 characters of any script, and spaces
     CAN_ROUTE = 36            # routes through the interface
@@ -182,6 +183,15 @@ cdef struct Part:
     void *base
     size_t size
 
+# An IPv4 address that the driver of a TAP gives the system by DHCP, as if a server were on the link.
+cdef struct Lease:
+    uint8_t ip[4]             # network order
+    uint8_t server[4]
+    int prefix
+    uint32_t seconds
+    const uint8_t *options    # further ones, as RFC 2132 encodes them, without an end
+    int options_size
+
 cdef struct OpenRequest:
     const char *name          # "" lets the OS choose; a pattern such as "tun%d" is completed
     const char *peer_name     # of the other end of a pair, where a TAP is one; "" lets the OS choose
@@ -192,6 +202,7 @@ cdef struct OpenRequest:
     const char *description   # what kind of adapter Windows shows; "" for the default
     const uint8_t *guid       # GUID_SIZE bytes, or NULL
     uint32_t ring_capacity    # bytes; 0 for the default
+    const Lease *lease        # CAN_WINTUN, by the driver of TAPs: or NULL
 
 cdef struct Address:
     uint8_t ip[16]            # network order; IPv4 uses the first four bytes

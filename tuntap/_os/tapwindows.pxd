@@ -1,7 +1,7 @@
-"""A TAP by the driver tap-windows6 (inline).
+"""A TAP by the driver tap-windows6, or a TUN (inline).
 
 Each direction has one operation under way at most, in a buffer of its own that the driver owns until it is
-complete.  The driver holds one open file for each adapter.
+complete.  The driver holds one open file for each adapter, and forgets how it was configured when that is closed.
 """
 from libc.errno cimport EINVAL, ENETDOWN, ENODEV, ENOMEM
 from libc.stdint cimport int32_t, int64_t, intptr_t, uint8_t, uint32_t, uint64_t
@@ -12,9 +12,10 @@ from libc.string cimport memcpy, memset
 from tuntap._os.adapters cimport *
 from tuntap._os.iphelper cimport HKEY, REG_SZ, RegCloseKey, RegSetValueExW
 from tuntap._os.native cimport (
-    Handle, LAYER_TAP, PATH_CONTROL, PATH_RECV, PATH_SEND, SlotView, slot_at, slot_fill, slot_length,
+    Handle, LAYER_TAP, Lease, PATH_CONTROL, PATH_RECV, PATH_SEND, SlotView, slot_at, slot_fill, slot_length,
 )
 from tuntap._os.win32 cimport *
+from tuntap._os.wintun cimport is_ip
 
 cdef extern from *:
     """
@@ -25,6 +26,12 @@ cdef extern from *:
     #define TUNTAP_TAP(number) CTL_CODE(FILE_DEVICE_UNKNOWN, number, METHOD_BUFFERED, FILE_ANY_ACCESS)
     #define TUNTAP_TAP_GET_VERSION TUNTAP_TAP(2)
     #define TUNTAP_TAP_SET_MEDIA_STATUS TUNTAP_TAP(6)
+    #define TUNTAP_TAP_CONFIG_DHCP_MASQ TUNTAP_TAP(7)
+    #define TUNTAP_TAP_CONFIG_DHCP_SET_OPT TUNTAP_TAP(9)
+    #define TUNTAP_TAP_CONFIG_TUN TUNTAP_TAP(10)
+
+    /* In a TUN: fe80::8, the one IPv6 neighbour for whom the driver answers; packets for it are ours as any others. */
+    static const unsigned char tuntap_tap_neighbour[16] = {0xfe, 0x80, [15] = 8};
 
     /* Another MAC address, from the next start of the device on: in the driver's own value, as it does not look at the
        NetworkAddress of other network cards. */
@@ -104,6 +111,10 @@ cdef extern from *:
     """
     DWORD TAP_GET_VERSION "TUNTAP_TAP_GET_VERSION"
     DWORD TAP_SET_MEDIA_STATUS "TUNTAP_TAP_SET_MEDIA_STATUS"
+    DWORD TAP_CONFIG_DHCP_MASQ "TUNTAP_TAP_CONFIG_DHCP_MASQ"
+    DWORD TAP_CONFIG_DHCP_SET_OPT "TUNTAP_TAP_CONFIG_DHCP_SET_OPT"
+    DWORD TAP_CONFIG_TUN "TUNTAP_TAP_CONFIG_TUN"
+    const uint8_t DRIVER_NEIGHBOUR "tuntap_tap_neighbour"[16]
     LONG write_mac "tuntap_write_mac"(HDEVINFO set, SP_DEVINFO_DATA *device, const WCHAR *digits) nogil
     BOOL change_state "tuntap_change_state"(HDEVINFO set, SP_DEVINFO_DATA *device, DWORD state) nogil
     BOOL remove_device "tuntap_remove_device"(HDEVINFO set, SP_DEVINFO_DATA *device) nogil
@@ -135,6 +146,8 @@ cdef enum:
     PATH_OF_TAP = 128         # of UTF-16
     CLOSE_PATIENCE = 2000     # milliseconds for the driver to give a buffer back
     OPEN_WAIT = 5000          # milliseconds until a device that starts can be opened
+    LEASE_SIZE = 16
+    OPTIONS_SIZE = 256        # of DHCP, that the driver keeps
 
 # One direction.
 cdef struct Operation:
@@ -149,6 +162,11 @@ cdef struct TapAdapter:
     Operation recv
     Operation send
     bint is_up
+    bint is_tun               # the driver takes the Ethernet header off, and puts one on
+    bint has_lease
+    uint8_t lease[LEASE_SIZE]     # our address, its mask, the server, all as on the wire; seconds, as in the host
+    uint8_t options[OPTIONS_SIZE]
+    int options_size
     int64_t version
 
 
@@ -196,17 +214,71 @@ cdef inline void tap_unlock(TapAdapter *tap) noexcept nogil:
     ReleaseSRWLockExclusive(&tap.recv.lock)
 
 
+cdef inline int tap_keep_lease(Handle *handle, TapAdapter *tap, const Lease *lease) noexcept nogil:
+    cdef int i
+    if not 0 <= lease.options_size <= <int> OPTIONS_SIZE:
+        handle.failed[PATH_CONTROL] = b"DHCP options"
+        return -EINVAL
+    for i in range(4):
+        tap.lease[i] = lease.ip[i]
+        tap.lease[4 + i] = <uint8_t> (0xff00 >> max(0, min(8, lease.prefix - 8 * i)))
+        tap.lease[8 + i] = lease.server[i]
+    memcpy(&tap.lease[12], &lease.seconds, 4)
+    memcpy(tap.options, lease.options, <size_t> lease.options_size)
+    tap.options_size = lease.options_size
+    tap.has_lease = True
+    return 0
+
+
+cdef inline int tap_lend(Handle *handle, TapAdapter *tap) noexcept nogil:
+    """Have the driver answer when Windows asks by DHCP, as it does when the cable comes in."""
+    cdef uint8_t question[OPTIONS_SIZE]
+    cdef int result
+    memcpy(question, tap.lease, LEASE_SIZE)
+    result = tap_control(
+        handle, tap, TAP_CONFIG_DHCP_MASQ, b"DeviceIoControl(TAP_WIN_IOCTL_CONFIG_DHCP_MASQ)", question, LEASE_SIZE)
+    if result == 0 and tap.options_size:             # which the driver forgets with each lease
+        memcpy(question, tap.options, <size_t> tap.options_size)
+        result = tap_control(
+            handle, tap, TAP_CONFIG_DHCP_SET_OPT, b"DeviceIoControl(TAP_WIN_IOCTL_CONFIG_DHCP_SET_OPT)", question,
+            <DWORD> tap.options_size)
+    return result
+
+
 cdef inline int tap_set_media(Handle *handle, TapAdapter *tap, int is_up) noexcept nogil:
     """Plug or pull the cable: without it reads and writes are refused."""
     cdef uint32_t status = is_up != 0
-    cdef int result
+    cdef int result = 0
     tap_lock(tap)
-    result = tap_control(
-        handle, tap, TAP_SET_MEDIA_STATUS, b"DeviceIoControl(TAP_WIN_IOCTL_SET_MEDIA_STATUS)", &status, 4)
+    if is_up and tap.has_lease:
+        result = tap_lend(handle, tap)
+    if result == 0:
+        result = tap_control(
+            handle, tap, TAP_SET_MEDIA_STATUS, b"DeviceIoControl(TAP_WIN_IOCTL_SET_MEDIA_STATUS)", &status, 4)
     if result == 0:
         tap.is_up = is_up != 0
         if is_up:
             tap_begin_recv(tap)
+    tap_unlock(tap)
+    return result
+
+
+cdef inline int tap_set_tun(Handle *handle, TapAdapter *tap, const uint8_t *local) noexcept nogil:
+    """Packets without Ethernet headers.  `local` is our IPv4 address, or NULL.
+
+    The driver answers ARP itself, where we ask for somebody of a network: of any, so that every route on the link leads
+    through it.  Without an address it must answer nobody, as who looks for a duplicate asks from 0.0.0.0, too.
+    """
+    cdef uint8_t question[12]                        # our address, the network, its mask
+    cdef int result
+    memset(question, 0, 12)
+    if local != NULL:
+        memcpy(question, local, 4)
+    else:
+        memset(question + 4, 0xff, 8)
+    tap_lock(tap)
+    result = tap_control(
+        handle, tap, TAP_CONFIG_TUN, b"DeviceIoControl(TAP_WIN_IOCTL_CONFIG_TUN)", question, 12)
     tap_unlock(tap)
     return result
 
@@ -339,7 +411,7 @@ cdef inline int tap_recv(
         if code and code != <int> ERROR_MORE_DATA:
             break
         code = 0
-        if size:
+        if size and (not tap.is_tun or is_ip(recv.frame, <int32_t> size)):     # a frame while that was configured
             memcpy(slots.data + slot * slots.stride, recv.frame, min(<size_t> size, <size_t> slots.slot_size))
             slot_fill(slots, slot, <intptr_t> size)
             slot += 1
@@ -348,6 +420,12 @@ cdef inline int tap_recv(
     ReleaseSRWLockExclusive(&recv.lock)
     error[0] = -win_result(handle, PATH_RECV, b"ReadFile", <DWORD> code)
     return slot - start
+
+
+cdef inline bint tap_takes(const TapAdapter *tap, const uint8_t *packet, int32_t size) noexcept nogil:
+    if tap.is_tun:
+        return is_ip(packet, size)    # by its version the driver chooses the header
+    return <int32_t> HEADER_SIZE <= size <= <int32_t> FRAME_SIZE
 
 
 cdef inline int tap_send(
@@ -373,7 +451,7 @@ cdef inline int tap_send(
             if code:
                 break                 # what was sent before did not go
         length = slot_length(slots, slot)
-        if not <int32_t> HEADER_SIZE <= length <= min(slots.slot_size, <int32_t> FRAME_SIZE):
+        if length > slots.slot_size or not tap_takes(tap, slot_at(slots, slot), length):
             handle.failed[PATH_SEND] = b"send"
             error[0] = EINVAL
             break

@@ -1,4 +1,4 @@
-"""Windows: a TUN by Wintun, a TAP by tap-windows6, both configured by IP Helper.
+"""Windows: a TUN by Wintun, a TAP (and a TUN, if asked for) by tap-windows6, all configured by IP Helper.
 
 A wait lasts SLICE at most, and then looks again: Wintun up to 0.14.1 may miss to wake a reader, a Ctrl-C wakes
 nobody, and a TUN that comes up has another event.
@@ -7,7 +7,7 @@ from libc.errno cimport EBADF, EEXIST, EINTR, EINVAL, EMSGSIZE, ENETDOWN, ENODEV
 from libc.stdint cimport int64_t, intptr_t, uint8_t, uint32_t, uint64_t
 from libc.stdio cimport snprintf
 from libc.stdlib cimport calloc, free
-from libc.string cimport memcpy, memset, strcmp, strlen, strncmp, strstr
+from libc.string cimport memcmp, memcpy, memset, strcmp, strlen, strncmp, strstr
 
 from tuntap._os.adapters cimport *
 from tuntap._os.iphelper cimport *
@@ -42,10 +42,14 @@ cdef enum:
     SLICE = 200               # milliseconds
     OPEN_PATIENCE = 5000      # milliseconds for which a name may be taken by an adapter that goes
     UNITS_MAX = 4096          # of a pattern such as "tun%d"
+    ADDRESSES_MAX = 64        # of a TUN by tap-windows6, that are looked at
+    LEASE_PATIENCE = 5000     # milliseconds for Windows to take the address that it is given by DHCP
+    LEASE_SLICE = 20          # milliseconds
 
 # What a handle of this system keeps.
 cdef struct State:
     uint64_t luid
+    bint by_tap               # the driver is tap-windows6
     Tunnel tunnel
     TapAdapter tap
 
@@ -88,12 +92,14 @@ cdef int os_open(Handle *handle, const OpenRequest *request) noexcept nogil:
     if result == 0:
         handle.layer = request.layer
         handle.owned = 1
-        result = open_tunnel(handle, request) if request.layer == LAYER_TUN else open_tap(handle, request)
+        if request.layer == LAYER_TAP or request.flags & OPEN_BY_TAP_DRIVER:
+            result = open_tap(handle, request)
+        else:
+            result = open_tunnel(handle, request)
     if result == 0:
         result = prepare_interface(handle, state_of(handle).luid)
     if result == 0 and not handle.created and request.layer == LAYER_TUN:
-        result = tunnel_up(handle, &state_of(handle).tunnel)      # a session is of the opener, not of the adapter
-        note_event(handle)
+        result = connect(handle)      # a session is of the opener, not of the adapter
     if result < 0:
         os_close(handle)
     return result
@@ -102,7 +108,7 @@ cdef int os_open(Handle *handle, const OpenRequest *request) noexcept nogil:
 cdef void note_event(Handle *handle) noexcept nogil:
     """What fileno() answers."""
     cdef State *state = state_of(handle)
-    cdef HANDLE event = state.tunnel.readable if handle.layer == LAYER_TUN else tap_readable_event(&state.tap)
+    cdef HANDLE event = tap_readable_event(&state.tap) if state.by_tap else state.tunnel.readable
     handle.io = <intptr_t> event if event != NULL else -1
 
 
@@ -232,6 +238,10 @@ cdef int open_tap(Handle *handle, const OpenRequest *request) noexcept nogil:
     cdef const char *name = request.name
     cdef bint is_pattern = strstr(name, b"%d") != NULL
     cdef int result = tap_init(handle, &state.tap)
+    state.by_tap = True
+    state.tap.is_tun = request.layer == LAYER_TUN
+    if result == 0 and request.lease != NULL:
+        result = tap_keep_lease(handle, &state.tap, request.lease)
     if result < 0:
         return result
     result = -ENODEV
@@ -297,6 +307,7 @@ cdef int os_inspect(Handle *handle, const char *name) noexcept nogil:
         if handle.layer < 0:
             result = handle.layer
             handle.layer = LAYER_UNKNOWN
+        state_of(handle).by_tap = handle.layer == LAYER_TAP
     if result < 0:
         os_close(handle)
     return result
@@ -310,7 +321,7 @@ cdef void os_close(Handle *handle) noexcept nogil:
     if state != NULL:
         tunnel_close(&state.tunnel)
         if tap_close(&state.tap):
-            if handle.layer == LAYER_TAP and state.luid and handle.owned and not handle.lasts:
+            if state.by_tap and state.luid and handle.owned and not handle.lasts:
                 tap_delete(handle, state.luid)
             free(state)
     if wake != INVALID_HANDLE_VALUE:
@@ -326,16 +337,16 @@ cdef int not_here(Handle *handle, const char *what) noexcept nogil:
 
 cdef int os_recv(Handle *handle, SlotView *slots, int start, int stop, int *error) noexcept nogil:
     cdef State *state = state_of(handle)
-    if handle.layer == LAYER_TUN:
-        return tunnel_recv(handle, &state.tunnel, slots, start, stop, error)
-    return tap_recv(handle, &state.tap, slots, start, stop, error)
+    if state.by_tap:
+        return tap_recv(handle, &state.tap, slots, start, stop, error)
+    return tunnel_recv(handle, &state.tunnel, slots, start, stop, error)
 
 
 cdef int os_send(Handle *handle, SlotView *slots, int start, int stop, int *error) noexcept nogil:
     cdef State *state = state_of(handle)
-    if handle.layer == LAYER_TUN:
-        return tunnel_send(handle, &state.tunnel, slots, start, stop, error)
-    return tap_send(handle, &state.tap, slots, start, stop, error)
+    if state.by_tap:
+        return tap_send(handle, &state.tap, slots, start, stop, error)
+    return tunnel_send(handle, &state.tunnel, slots, start, stop, error)
 
 
 cdef intptr_t os_recv_parts(Handle *handle, Part *parts, int count) noexcept nogil:
@@ -362,7 +373,7 @@ cdef bint look(Handle *handle, int path, HANDLE *event, int *patience) noexcept 
     patience[0] = SLICE
     if path == PATH_CONTROL or state == NULL:
         return False
-    if handle.layer == LAYER_TAP:
+    if state.by_tap:
         if path == PATH_RECV:
             event[0] = tap_readable_event(&state.tap)
             return tap_is_readable(&state.tap)
@@ -379,8 +390,9 @@ cdef bint look(Handle *handle, int path, HANDLE *event, int *patience) noexcept 
 
 cdef void look_away(Handle *handle, int path) noexcept nogil:
     """The wait that `look` advised is over."""
-    if path == PATH_RECV and handle.layer == LAYER_TUN and handle.state != NULL:
-        tunnel_wakes(&state_of(handle).tunnel)
+    cdef State *state = state_of(handle)
+    if path == PATH_RECV and state != NULL and not state.by_tap:
+        tunnel_wakes(&state.tunnel)
 
 
 cdef int os_wait(Handle *handle, int path, intptr_t other, int64_t timeout_ns) noexcept nogil:
@@ -532,7 +544,7 @@ cdef int os_get(Handle *handle, int setting, int64_t *value) noexcept nogil:
     if setting == SETTING_DRIVER_VERSION:
         return get_driver_version(handle, value)
     if setting == SETTING_PERSIST:
-        value[0] = handle.layer == LAYER_TAP and handle.lasts
+        value[0] = state.by_tap and handle.lasts
         return 0
     if setting == SETTING_UP and state.tunnel.adapter != NULL:
         value[0] = state.tunnel.session != NULL
@@ -544,7 +556,7 @@ cdef int os_get(Handle *handle, int setting, int64_t *value) noexcept nogil:
 
 
 cdef int get_driver_version(Handle *handle, int64_t *value) noexcept nogil:
-    if handle.layer == LAYER_TAP:
+    if state_of(handle).by_tap:
         value[0] = state_of(handle).tap.version
         return 0
     value[0] = <int64_t> WINTUN.GetRunningDriverVersion() if WINTUN.module != NULL else 0
@@ -555,26 +567,104 @@ cdef int os_set(Handle *handle, int setting, int64_t value) noexcept nogil:
     cdef State *state = state_of(handle)
     cdef int result = 0
     if setting == SETTING_UP:
-        if state.tap.file != NULL:
-            result = tap_set_media(handle, &state.tap, <int> value)
-        elif state.tunnel.adapter == NULL:
+        if state.tap.file == NULL and state.tunnel.adapter == NULL:
             return not_here(handle, b"switching what another program has open")
-        elif value:
-            result = tunnel_up(handle, &state.tunnel)
-            note_event(handle)
+        if value:
+            result = connect(handle)
+            if result == 0:
+                await_addresses(handle, state.luid)
+        elif state.by_tap:
+            result = tap_set_media(handle, &state.tap, 0)
         else:
             tunnel_down(&state.tunnel)
-        if value and result == 0:
-            await_addresses(handle, state.luid)
         return result
     if setting == SETTING_PERSIST:
-        if handle.layer == LAYER_TUN and value:
+        if not state.by_tap and value:
             return not_here(handle, b"a Wintun adapter that stays")
         handle.lasts = <int> value
         return 0
     if setting in (SETTING_MTU, SETTING_MTU_V6, SETTING_METRIC):
         return set_setting(handle, state.luid, setting, value)
     return not_here(handle, b"this setting")
+
+
+cdef int connect(Handle *handle) noexcept nogil:
+    """Have Windows see a cable that is plugged in."""
+    cdef State *state = state_of(handle)
+    cdef int result = 0
+    if not state.by_tap:
+        result = tunnel_up(handle, &state.tunnel)
+        note_event(handle)
+        return result
+    if state.tap.is_tun:
+        result = settle(handle)
+    if result == 0:
+        result = tap_set_media(handle, &state.tap, 1)
+    if result == 0 and state.tap.has_lease:
+        await_lease(handle)
+    return result
+
+
+cdef void await_lease(Handle *handle) noexcept nogil:
+    """Until Windows has the address, which it asks the driver for a moment after the cable came in."""
+    cdef State *state = state_of(handle)
+    cdef Address addresses[ADDRESSES_MAX]
+    cdef int waited = 0
+    cdef int i
+    while waited < LEASE_PATIENCE:
+        for i in range(min(get_addresses(handle, state.luid, addresses, ADDRESSES_MAX), <int> ADDRESSES_MAX)):
+            if addresses[i].family == 4 and memcmp(addresses[i].ip, state.tap.lease, 4) == 0:
+                return
+        Sleep(LEASE_SLICE)
+        waited += LEASE_SLICE
+
+
+cdef int settle(Handle *handle) noexcept nogil:
+    """Tell the driver, which has neighbours played by itself, our IPv4 address, and Windows to send IPv6 to its one."""
+    cdef State *state = state_of(handle)
+    cdef Address addresses[ADDRESSES_MAX]
+    cdef const uint8_t *local = NULL
+    cdef int count = get_addresses(handle, state.luid, addresses, ADDRESSES_MAX)
+    cdef int result
+    cdef int i
+    if count < 0:
+        return count
+    if state.tap.has_lease:
+        local = state.tap.lease
+    for i in range(min(count, <int> ADDRESSES_MAX)):
+        if addresses[i].family == 4:
+            if local == NULL or is_makeshift(local):
+                local = addresses[i].ip
+        elif not addresses[i].automatic:
+            result = lead_to_driver(handle, &addresses[i])
+            if result < 0:
+                return result
+    return tap_set_tun(handle, &state.tap, local)
+
+
+cdef bint is_makeshift(const uint8_t *ip) noexcept nogil:
+    """Whether it is the IPv4 address that Windows takes if nobody gives it one (RFC 3927)."""
+    return ip[0] == 169 and ip[1] == 254
+
+
+cdef const uint8_t *network_of(const Address *address) noexcept nogil:
+    """What the route that comes with an IPv6 address leads to, of the address's prefix; NULL if there is none."""
+    if address.no_route:
+        return NULL
+    if address.has_peer:
+        return address.peer
+    if address.prefix == 128:
+        return NULL
+    return address.ip
+
+
+cdef int lead_to_driver(Handle *handle, const Address *address) noexcept nogil:
+    """A route that Windows likes better than that of the link, on which nobody answers."""
+    cdef const uint8_t *network = network_of(address)
+    cdef int result = 0
+    if network != NULL:
+        result = add_route(handle, state_of(handle).luid, 6, network, address.prefix, DRIVER_NEIGHBOUR, 0)
+    return 0 if is_error(result, ERROR_OBJECT_ALREADY_EXISTS) else result
 
 
 cdef int os_get_name(Handle *handle, char *name) noexcept nogil:
@@ -602,27 +692,46 @@ cdef int os_get_addresses(Handle *handle, Address *addresses, int capacity) noex
 
 
 cdef int os_add_address(Handle *handle, const Address *address) noexcept nogil:
-    return add_address(handle, state_of(handle).luid, address)
+    cdef int result = add_address(handle, state_of(handle).luid, address)
+    cdef const char *failed
+    if result == 0 and state_of(handle).tap.is_tun:
+        result = settle(handle)
+        if result < 0:
+            failed = handle.failed[PATH_CONTROL]
+            os_remove_address(handle, address)
+            handle.failed[PATH_CONTROL] = failed
+    return result
 
 
 cdef int os_remove_address(Handle *handle, const Address *address) noexcept nogil:
-    return remove_address(handle, state_of(handle).luid, address)
+    cdef uint64_t luid = state_of(handle).luid
+    cdef int result = remove_address(handle, luid, address)
+    cdef const uint8_t *network
+    if result == 0 and state_of(handle).tap.is_tun:
+        network = network_of(address)
+        if address.family == 6 and network != NULL:
+            remove_route(handle, luid, 6, network, address.prefix, DRIVER_NEIGHBOUR)
+        result = settle(handle)       # another one may lead there, too
+    return result
 
 
-cdef const uint8_t *gateway_of(const Route *route) noexcept nogil:
+cdef const uint8_t *gateway_of(Handle *handle, const Route *route) noexcept nogil:
     if route.has_gateway:
         return route.gateway
+    if route.family == 6 and state_of(handle).tap.is_tun:
+        return DRIVER_NEIGHBOUR
     return NULL
 
 
 cdef int os_add_route(Handle *handle, const Route *route) noexcept nogil:
     return add_route(
-        handle, state_of(handle).luid, route.family, route.network, route.prefix, gateway_of(route), route.metric)
+        handle, state_of(handle).luid, route.family, route.network, route.prefix, gateway_of(handle, route),
+        route.metric)
 
 
 cdef int os_remove_route(Handle *handle, const Route *route) noexcept nogil:
     return remove_route(
-        handle, state_of(handle).luid, route.family, route.network, route.prefix, gateway_of(route))
+        handle, state_of(handle).luid, route.family, route.network, route.prefix, gateway_of(handle, route))
 
 
 cdef int os_set_broadcast(Handle *handle, const uint8_t *broadcast) noexcept nogil:
@@ -777,7 +886,7 @@ cdef int os_meaning(int path, int error, const char *failed, const char **advice
         return MEANS_LINK_DOWN
     if error == EBADF:
         return MEANS_CLOSED
-    if error == EOPNOTSUPP or code in (ERROR_NOT_SUPPORTED, ERROR_PROC_NOT_FOUND):
+    if error == EOPNOTSUPP or code in (ERROR_NOT_SUPPORTED, ERROR_PROC_NOT_FOUND, ERROR_INVALID_FUNCTION):
         return MEANS_UNSUPPORTED
     if path == PATH_SEND and error in (EINVAL, EMSGSIZE):
         return MEANS_PACKET
