@@ -427,6 +427,27 @@ class TestPackets:
         with pytest.raises(ValueError):
             tun.send_batch(batch)
 
+    def test_lengths_that_change_meanwhile(self, stack, tun):
+        """A length is looked at, and then too large for its slot."""
+        batch = PacketBatch(64, 64)
+        is_over = threading.Event()
+
+        def write():
+            while not is_over.is_set():
+                batch.lengths[32] = 70000
+                batch.lengths[32] = 64
+
+        thread = threading.Thread(target=write)
+        thread.start()
+        try:
+            for _ in range(100):
+                with contextlib.suppress(ValueError, tuntap.PacketError):
+                    batch.fill([PACKET] * 64)
+                    tun.send_batch(batch)
+        finally:
+            is_over.set()
+            thread.join()
+
 
 class TestEndOfWaits:
     @pytest.fixture

@@ -241,7 +241,7 @@ cdef inline int tunnel_send(
             error[0] = ENETDOWN
             break
         size = slot_length(slots, slot)
-        if not is_ip(slot_at(slots, slot), min(size, slots.slot_size)):
+        if size > slots.slot_size or not is_ip(slot_at(slots, slot), size):
             handle.failed[PATH_SEND] = b"send"
             error[0] = EINVAL
             break
