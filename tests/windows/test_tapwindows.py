@@ -12,7 +12,7 @@ import trio
 from fake_tap import Driver
 
 import tuntap
-from tuntap import DhcpLease, PacketBatch, Tap, Tun, aio
+from tuntap import DhcpLease, PacketBatch, Tap, Tun, _core, aio
 
 FRAME = bytes.fromhex("02005e005307 02005e005308 0800") + bytes(46)
 ABORTED, GEN_FAILURE = 995, 31
@@ -765,6 +765,13 @@ class TestDhcp:
             assert driver.state(number).options_size == 234
             assert addresses(tap) == ["10.8.0.2/24"]
 
+    def test_more_options_than_the_driver_keeps(self, driver, number):
+        """What Python has not looked at does not go past the room that the core has."""
+        lease = (b"\n\x08\0\2", 24, b"\n\x08\0\0", 60, bytes(257))
+        with pytest.raises(tuntap.TunTapError, match="DHCP options"):
+            _core.Port()._open("Ethernet 2", 2, 0, -1, lease=lease)
+        assert driver.calls() == []
+
     def test_options_that_are_too_long(self, driver, number):
         """The driver would take them, and answer Windows nothing."""
         with pytest.raises(ValueError, match="234"):
@@ -1007,6 +1014,10 @@ class TestTun:
             assert [str(one.peer) for one in tun.addresses] == ["fd00::2"]
             tun.remove_address(("fd00::1", "fd00::2"))
             assert not [route for route in ip.routes() if route.startswith("fd00:")]
+
+    def test_ipv6_network_of_a_peer(self, driver, number, ip):
+        with Tun("Ethernet 2", driver="tap-windows6", addresses=[("fd00::1", "fd00:7::2/64")]):
+            assert "fd00:7::/64 via fe80::8" in ip.routes()
 
     @pytest.mark.parametrize(("address", "route"), [("fd00::1/64", False), ("fd00::1/128", True)])
     def test_ipv6_without_a_route(self, driver, number, ip, address, route):

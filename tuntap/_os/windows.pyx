@@ -589,7 +589,7 @@ cdef int os_set(Handle *handle, int setting, int64_t value) noexcept nogil:
 
 
 cdef int connect(Handle *handle) noexcept nogil:
-    """Have Windows see a cable that is plugged in."""
+    """Plug in the cable, and see that packets find their way."""
     cdef State *state = state_of(handle)
     cdef int result = 0
     if not state.by_tap:
@@ -620,7 +620,7 @@ cdef void await_lease(Handle *handle) noexcept nogil:
 
 
 cdef int settle(Handle *handle) noexcept nogil:
-    """Tell the driver, which has neighbours played by itself, our IPv4 address, and Windows to send IPv6 to its one."""
+    """Tell the driver, which plays our neighbours, the IPv4 address we have, and Windows its IPv6 neighbour."""
     cdef State *state = state_of(handle)
     cdef Address addresses[ADDRESSES_MAX]
     cdef const uint8_t *local = NULL
@@ -635,7 +635,7 @@ cdef int settle(Handle *handle) noexcept nogil:
         if addresses[i].family == 4:
             if local == NULL or is_makeshift(local):
                 local = addresses[i].ip
-        elif not addresses[i].automatic:
+        else:
             result = lead_to_driver(handle, &addresses[i])
             if result < 0:
                 return result
@@ -648,8 +648,8 @@ cdef bint is_makeshift(const uint8_t *ip) noexcept nogil:
 
 
 cdef const uint8_t *network_of(const Address *address) noexcept nogil:
-    """What the route that comes with an IPv6 address leads to, of the address's prefix; NULL if there is none."""
-    if address.no_route:
+    """Of an IPv6 address that brings a route along: where that leads, the prefix being the address's; or NULL."""
+    if address.family == 4 or address.automatic or address.no_route:
         return NULL
     if address.has_peer:
         return address.peer
@@ -695,7 +695,9 @@ cdef int os_add_address(Handle *handle, const Address *address) noexcept nogil:
     cdef int result = add_address(handle, state_of(handle).luid, address)
     cdef const char *failed
     if result == 0 and state_of(handle).tap.is_tun:
-        result = settle(handle)
+        result = lead_to_driver(handle, address)
+        if result == 0:
+            result = settle(handle)
         if result < 0:
             failed = handle.failed[PATH_CONTROL]
             os_remove_address(handle, address)
@@ -709,7 +711,7 @@ cdef int os_remove_address(Handle *handle, const Address *address) noexcept nogi
     cdef const uint8_t *network
     if result == 0 and state_of(handle).tap.is_tun:
         network = network_of(address)
-        if address.family == 6 and network != NULL:
+        if network != NULL:
             remove_route(handle, luid, 6, network, address.prefix, DRIVER_NEIGHBOUR)
         result = settle(handle)       # another one may lead there, too
     return result
