@@ -738,9 +738,10 @@ class TestDhcp:
                 tap.up()
                 assert driver.calls()[:2] == [LENT, media(True)]
                 assert addresses(tap) == ["10.8.0.2/24"]
-                tap.down()
-                assert addresses(tap) == []
                 driver.calls()
+                tap.down()
+                assert driver.calls()[0] == media(False)
+                assert addresses(tap) == []
 
     def test_a_driver_that_was_opened_anew(self, driver, number):
         with Tap("Ethernet 2", up=True, dhcp=DhcpLease("10.8.0.2/24", dns=["9.9.9.9"])) as tap:
