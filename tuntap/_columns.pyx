@@ -126,7 +126,7 @@ cdef class Plan:
             source, size = PLACES[name]
             self.moves[self.count].source = source
             self.moves[self.count].size = size
-            self.moves[self.count].target = <uint8_t *> NULL + <size_t> offset
+            self.moves[self.count].target = <uint8_t *> <size_t> offset
             self.moves[self.count].stride = 0
             self.count += 1
             self.is_all = self.is_all and source == offset
