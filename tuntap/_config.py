@@ -296,6 +296,14 @@ def parse_queue_len(length: object) -> int:
 
 def parse_mac(mac: str | bytes) -> bytes:
     """A unicast MAC address, ``"02:00:00:00:00:01"`` or 6 bytes."""
+    packed = parse_any_mac(mac)
+    if packed[0] & 1 or not any(packed):
+        raise ValueError(f"{format_mac(packed)} is no unicast address: use for example 02:00:00:00:00:01")
+    return packed
+
+
+def parse_any_mac(mac: str | bytes) -> bytes:
+    """The same, or one of a group, or nobody's."""
     if isinstance(mac, str):
         parts = mac.replace("-", ":").split(":")
         try:
@@ -310,8 +318,6 @@ def parse_mac(mac: str | bytes) -> bytes:
         raise TypeError(f"a MAC address is a str or 6 bytes, not {type(mac).__name__}")
     if len(packed) != 6:
         raise ValueError(f"a MAC address has 6 bytes, not {len(packed)}")
-    if packed[0] & 1 or not any(packed):
-        raise ValueError(f"{format_mac(packed)} is no unicast address: use for example 02:00:00:00:00:01")
     return packed
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tuntap import _columns, _core, interchange
-from tuntap._config import parse_integer, parse_mac
+from tuntap._config import parse_any_mac, parse_integer
 from tuntap._memory import allocate
 
 __all__ = ["DTYPE", "FIVE_TUPLE", "Columns", "Mark", "addresses"]
@@ -291,7 +291,7 @@ def _addresses_as_numbers(name: str, value: Any) -> Any:  # noqa: ANN401
     if name in ("src6", "dst6") and isinstance(value, str | ipaddress.IPv6Address):
         return np.frombuffer(ipaddress.IPv6Address(value).packed, np.uint8)
     if name in ("eth_src", "eth_dst") and isinstance(value, str):
-        return int.from_bytes(parse_mac(value), "big")
+        return int.from_bytes(parse_any_mac(value), "big")
     return value
 
 
