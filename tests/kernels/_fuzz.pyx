@@ -4,19 +4,20 @@ The first byte of an input picks the target.  Each packet and each slot is a blo
 nothing behind it, so that AddressSanitizer sees the first byte outside.  What should come out is worked
 out anew and slowly; where it does not, the process aborts.
 """
-from libc.errno cimport EINVAL
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.errno cimport EINVAL, EMSGSIZE
+from libc.stdint cimport intptr_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdio cimport fprintf, stderr
 from libc.stdlib cimport abort, free, malloc
 from libc.string cimport memcmp, memcpy, memset
 
 from tuntap._kernels.bpf cimport BpfRecord, BpfWalk, bpf_begin, bpf_next
+from tuntap._kernels.build cimport row_build
 from tuntap._kernels.checksum cimport (
     checksum_update, choose_summer, copy_sum, fold, sum_bytes, sum_pseudo_header,
 )
 from tuntap._kernels.columns cimport (
     MARK_FRAGMENT, MARK_IP, MARK_MALFORMED, MARK_OPTIONS, MARK_PADDED, MARK_TRANSPORT, MARK_TRUNCATED, MARK_VLAN,
-    WANT_FLOW_HASH, WANT_SYMMETRIC, WANT_TRANSPORT, Row, row_read,
+    WANT_FLOW_HASH, WANT_SYMMETRIC, WANT_TRANSPORT, Row, is_echo, row_read,
 )
 from tuntap._kernels.cursor cimport Cursor, cursor_set, get8, get16, get32, put8, put16, put32, span
 from tuntap._kernels.gro cimport (
@@ -26,9 +27,10 @@ from tuntap._kernels.gso cimport (
     UDP_SEGMENTS_MAX, Split, gso_begin, gso_complete, gso_size, gso_write,
 )
 from tuntap._kernels.ip cimport (
-    ETHERNET_HEADER_SIZE, IPV4_HEADER_SIZE, IPV6_HEADER_SIZE, PROTOCOL_TCP, PROTOCOL_UDP, TCP_HEADER_SIZE,
-    UDP_HEADER_SIZE, Layout, find_layout,
+    ETHERNET_HEADER_SIZE, IPV4_HEADER_SIZE, IPV6_HEADER_SIZE, PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_TCP,
+    PROTOCOL_UDP, PROTOCOL_UDPLITE, TCP_HEADER_SIZE, UDP_HEADER_SIZE, Layout, find_layout, is_extension,
 )
+from tuntap._kernels.rewrite cimport *
 from tuntap._kernels.virtio cimport (
     VIRTIO_F_NEEDS_CSUM, VIRTIO_GSO_NONE, VIRTIO_HEADER_SIZE, VirtioHeader, virtio_decode, virtio_encode,
 )
@@ -103,6 +105,23 @@ cdef enum:
     ROWS_TRUNCATED
     ROWS_MALFORMED
     ROWS_WITHOUT
+    FIXED_TCP
+    FIXED_UDP
+    FIXED_UDPLITE
+    FIXED_ICMP
+    FIXED_ICMPV6
+    FIXED_PARTLY
+    BEGUN
+    UPDATED
+    UPDATED_WRONG
+    UPDATED_PARTS
+    UPDATED_FRAMES
+    NOT_UPDATED
+    BUILT_IPV4
+    BUILT_IPV6
+    BUILT_FRAMES
+    BUILT_PAYLOADS
+    NOT_BUILT
     REACHABLE
 
 cdef struct Input:
@@ -879,6 +898,289 @@ cdef void fuzz_rows(Input *rest) noexcept nogil:
     free(longer)
 
 
+# --- rewrite, build ---
+
+cdef size_t checksum_at(const Row *row) noexcept nogil:
+    """Where the checksum behind the IP header is, from its start; 0 for none."""
+    if not row.marks & MARK_TRANSPORT:
+        return 0
+    if row.protocol == PROTOCOL_TCP:
+        return TCP_CHECKSUM
+    if row.protocol in (PROTOCOL_UDP, PROTOCOL_UDPLITE):
+        return UDP_CHECKSUM
+    return 2 if row.protocol in (PROTOCOL_ICMP, PROTOCOL_ICMPV6) else 0
+
+
+cdef void blank_checksums(uint8_t *data, const Row *row) noexcept nogil:
+    if row.marks & MARK_IP and row.version == 4:
+        memset(data + row.network_offset + 10, 0, 2)
+    if checksum_at(row):
+        memset(data + row.transport_offset + checksum_at(row), 0, 2)
+
+
+cdef void check_only_checksums(
+    const uint8_t *before, const uint8_t *after, size_t size, const Row *row, const char *what,
+) noexcept nogil:
+    """The packets are the same but for these."""
+    cdef uint8_t *one = block_of(before, size)
+    cdef uint8_t *other = block_of(after, size)
+    blank_checksums(one, row)
+    blank_checksums(other, row)
+    check(size == 0 or memcmp(one, other, size) == 0, what)
+    free(one)
+    free(other)
+
+
+cdef bint is_right(const uint8_t *data, const Row *row) noexcept nogil:
+    """Whether the checksums are, of a packet that is whole; the one behind the IP header, if there is any."""
+    cdef const uint8_t *ip = data + row.network_offset
+    cdef const uint8_t *header = data + row.transport_offset
+    cdef size_t size = row.payload_offset + row.payload_length - row.transport_offset
+    cdef size_t covered = size
+    cdef uint64_t total = 0
+    if row.version == 4 and slow_sum(ip, row.transport_offset - row.network_offset, 0) != 0xffff:
+        return False
+    if not checksum_at(row):
+        return True
+    if row.protocol == PROTOCOL_UDPLITE and header[4] | header[5]:
+        covered = header[4] << 8 | header[5]
+    if row.protocol != PROTOCOL_ICMP:
+        total = slow_pseudo_header(ip, row.protocol, size)
+    if row.protocol in (PROTOCOL_UDP, PROTOCOL_UDPLITE) and not header[6] | header[7]:
+        return False
+    return slow_sum(header, covered, total) == 0xffff
+
+
+cdef size_t take_unfinished(Input *rest, const Row *row, bint is_begun) noexcept nogil:
+    """Where a device finishes a checksum: where there is one, or anywhere."""
+    if not is_begun:
+        return 0
+    return row.transport_offset + checksum_at(row) if checksum_at(row) else take8(rest)
+
+
+cdef void fuzz_fix(Input *rest) noexcept nogil:
+    """A packet, any bytes."""
+    cdef uint8_t options = take8(rest)
+    cdef bint is_frame = options & 1
+    cdef size_t size = rest.size
+    cdef uint8_t *data
+    cdef uint8_t *fixed
+    cdef size_t unfinished
+    cdef Row row
+    cdef Row other
+    cdef bint result
+    read_row(rest.data, size, is_frame, WANT_TRANSPORT, &row)
+    unfinished = take_unfinished(rest, &row, options & 2)
+    if size != rest.size:
+        size = rest.size
+        read_row(rest.data, size, is_frame, WANT_TRANSPORT, &row)
+    data = block_of(rest.data, size)
+    result = fix_checksums(data, size, is_frame, unfinished)
+    check_only_checksums(rest.data, data, size, &row, b"nothing but checksums is made anew")
+    read_row(data, size, is_frame, WANT_TRANSPORT, &other)
+    check(memcmp(&row, &other, sizeof(Row)) == 0, b"a packet says the same with other checksums")
+    fixed = block_of(data, size)
+    check(fix_checksums(fixed, size, is_frame, unfinished) == result, b"what can be made once can be made twice")
+    check(size == 0 or memcmp(data, fixed, size) == 0, b"and is the same")
+    if result:
+        check(row.marks & MARK_IP and not row.marks & MARK_FRAGMENT, b"only whole IP packets are right")
+        if unfinished and unfinished == row.transport_offset + checksum_at(&row):
+            reached[BEGUN] += 1
+        elif not row.marks & MARK_TRUNCATED:
+            check(is_right(data, &row), b"checksums are right")
+            reached[FIXED_TCP] += row.marks & MARK_TRANSPORT != 0 and row.protocol == PROTOCOL_TCP
+            reached[FIXED_UDP] += row.marks & MARK_TRANSPORT != 0 and row.protocol == PROTOCOL_UDP
+            reached[FIXED_UDPLITE] += row.marks & MARK_TRANSPORT != 0 and row.protocol == PROTOCOL_UDPLITE
+            reached[FIXED_ICMP] += row.marks & MARK_TRANSPORT != 0 and row.protocol == PROTOCOL_ICMP
+            reached[FIXED_ICMPV6] += row.marks & MARK_TRANSPORT != 0 and row.protocol == PROTOCOL_ICMPV6
+    elif row.marks & MARK_IP:
+        check(
+            memcmp(data + row.transport_offset, rest.data + row.transport_offset, size - row.transport_offset) == 0,
+            b"what is not known stays as it was",
+        )
+        reached[FIXED_PARTLY] += 1
+    free(data)
+    free(fixed)
+
+
+cdef void take_row(Input *rest, Row *row) noexcept nogil:
+    cdef size_t i
+    for i in range(sizeof(Row)):
+        (<uint8_t *> row)[i] = take8(rest)
+
+
+cdef void expect_link(Row *row, uint32_t fields, const Row *wanted, size_t size) noexcept nogil:
+    if size < ETHERNET_HEADER_SIZE:
+        return
+    if fields & SET_ETH_SRC:
+        row.eth_src = wanted.eth_src & <uint64_t> 0xffffffffffff
+    if fields & SET_ETH_DST:
+        row.eth_dst = wanted.eth_dst & <uint64_t> 0xffffffffffff
+    if fields & SET_VLAN and row.marks & MARK_VLAN:
+        row.vlan = wanted.vlan & 0xfff
+    if fields & SET_VLAN_PRIORITY and row.marks & MARK_VLAN:
+        row.vlan_priority = wanted.vlan_priority & 7
+
+
+cdef void expect_network(Row *row, uint32_t fields, const Row *wanted) noexcept nogil:
+    if fields & SET_DSCP:
+        row.dscp = wanted.dscp & 63
+    if fields & SET_ECN:
+        row.ecn = wanted.ecn & 3
+    if fields & SET_TTL:
+        row.ttl = wanted.ttl
+    if row.version == 4:
+        if fields & SET_IP_ID:
+            row.ip_id = wanted.ip_id & 0xffff
+        if fields & SET_SRC4:
+            row.src4 = wanted.src4
+        if fields & SET_DST4:
+            row.dst4 = wanted.dst4
+    else:
+        if fields & SET_FLOW_LABEL:
+            row.flow_label = wanted.flow_label & 0xfffff
+        if fields & SET_SRC6:
+            memcpy(row.src6, wanted.src6, 16)
+        if fields & SET_DST6:
+            memcpy(row.dst6, wanted.dst6, 16)
+
+
+cdef void expect_transport(Row *row, uint32_t fields, const Row *wanted) noexcept nogil:
+    if row.protocol in (PROTOCOL_TCP, PROTOCOL_UDP, PROTOCOL_UDPLITE):
+        if fields & SET_SRC_PORT:
+            row.src_port = wanted.src_port
+        if fields & SET_DST_PORT:
+            row.dst_port = wanted.dst_port
+    elif is_echo(row):
+        if fields & SET_ICMP_ID:
+            row.icmp_id = wanted.icmp_id
+        if fields & SET_ICMP_SEQ:
+            row.icmp_seq = wanted.icmp_seq
+    if row.protocol == PROTOCOL_TCP:
+        if fields & SET_TCP_SEQ:
+            row.tcp_seq = wanted.tcp_seq
+        if fields & SET_TCP_ACK:
+            row.tcp_ack = wanted.tcp_ack
+        if fields & SET_TCP_FLAGS:
+            row.tcp_flags = wanted.tcp_flags & 0xfff
+        if fields & SET_TCP_WINDOW:
+            row.tcp_window = wanted.tcp_window
+
+
+cdef void fuzz_update(Input *rest) noexcept nogil:
+    """Fields, a row and a packet, any bytes."""
+    cdef uint8_t options = take8(rest)
+    cdef bint is_frame = options & 1
+    cdef uint32_t fields = <uint32_t> take16(rest) << 16 | take16(rest)
+    cdef size_t size
+    cdef uint8_t *before
+    cdef uint8_t *data
+    cdef size_t unfinished
+    cdef Row wanted
+    cdef Row was
+    cdef Row row
+    cdef bint was_right = False
+    take_row(rest, &wanted)
+    read_row(rest.data, rest.size, is_frame, WANT_TRANSPORT, &was)
+    unfinished = take_unfinished(rest, &was, options & 2)
+    size = rest.size
+    before = block_of(rest.data, size)
+    if options & 4:
+        was_right = fix_checksums(before, size, is_frame, unfinished)
+    read_row(before, size, is_frame, WANT_TRANSPORT, &was)
+    data = block_of(before, size)
+    if not row_update(data, size, is_frame, unfinished, fields, &wanted):
+        check(memcmp(data, before, size) == 0, b"what is not updated stays as it was")
+        check(was.marks & MARK_IP and not checksum_at(&was), b"a checksum that is known can follow")
+        reached[NOT_UPDATED] += 1
+    else:
+        read_row(data, size, is_frame, WANT_TRANSPORT, &row)
+        # Undone, there is the same packet again.
+        check(row_update(data, size, is_frame, unfinished, fields, &was), b"what is done can be undone")
+        check_only_checksums(before, data, size, &was, b"undoing leaves nothing but which zero a checksum is")
+        row_update(data, size, is_frame, unfinished, fields, &wanted)
+        if was_right and not unfinished and not was.marks & MARK_TRUNCATED:
+            check(is_right(data, &row), b"what was right stays right")
+            reached[UPDATED] += 1
+        elif not unfinished and checksum_at(&was) and was.protocol != PROTOCOL_ICMP and not was.marks & (
+                MARK_TRUNCATED | MARK_FRAGMENT | MARK_OPTIONS):
+            check(is_right(data, &row) == is_right(before, &was), b"what was wrong stays wrong")
+            reached[UPDATED_WRONG] += not is_right(before, &was)
+        reached[UPDATED_PARTS] += was.marks & MARK_FRAGMENT != 0
+        reached[UPDATED_FRAMES] += is_frame and was.marks & MARK_IP != 0
+        if is_frame:
+            expect_link(&was, fields, &wanted, size)
+        if was.marks & MARK_IP:
+            expect_network(&was, fields, &wanted)
+        if checksum_at(&was):
+            expect_transport(&was, fields, &wanted)
+        check(memcmp(&row, &was, sizeof(Row)) == 0, b"a packet says what was written, and else the same")
+    free(before)
+    free(data)
+
+
+cdef void check_built(
+    const uint8_t *data, const Row *row, const Row *wanted, bint is_frame, bint has_tag,
+) noexcept nogil:
+    cdef Row expected = row[0]
+    check(not is_frame or has_tag == (row.marks & MARK_VLAN != 0), b"a frame has a tag or not")
+    if not checksum_at(row) or row.protocol == PROTOCOL_UDPLITE or row.marks & MARK_FRAGMENT:
+        return
+    check(is_right(data, row), b"its checksums are right")
+    if is_frame:
+        expect_link(&expected, SET_LINK, wanted, row.length)
+    expect_network(&expected, 0xffffffff, wanted)
+    expect_transport(&expected, 0xffffffff, wanted)
+    check(memcmp(&expected, row, sizeof(Row)) == 0, b"a packet says what was asked for")
+
+
+cdef void fuzz_build(Input *rest) noexcept nogil:
+    """A row, and a payload."""
+    cdef uint8_t options = take8(rest)
+    cdef bint is_frame = options & 1
+    cdef bint has_tag = options & 2 != 0
+    cdef size_t size = take16(rest)
+    cdef size_t room = take16(rest)
+    cdef uint8_t *payload
+    cdef uint8_t *data
+    cdef intptr_t made
+    cdef Row wanted
+    cdef Row row
+    take_row(rest, &wanted)
+    if options & 4:
+        wanted.version = 4 if options & 8 else 6
+    if options & 16:
+        size = rest.size
+    payload = block_of(rest.data, size) if size <= rest.size else NULL
+    data = block_of(NULL, room)
+    made = row_build(data, room, is_frame, has_tag, &wanted, payload, size)
+    if made < 0:
+        check(made == (-EMSGSIZE if wanted.version in (4, 6) else -EINVAL), b"a packet is too large, or of no version")
+        check(room == 0 or data[0] == GARBAGE and data[room - 1] == GARBAGE, b"then there is none")
+        reached[NOT_BUILT] += 1
+    else:
+        check(<size_t> made <= room, b"a packet fits")
+        read_row(data, made, is_frame, WANT_TRANSPORT, &row)
+        reached[BUILT_IPV4] += row.version == 4
+        reached[BUILT_IPV6] += row.version == 6
+        reached[BUILT_FRAMES] += is_frame
+        # Or the payload is taken for extensions.
+        if wanted.version == 4 or not is_extension(wanted.protocol):
+            check(row.marks & MARK_IP and not row.marks & (MARK_TRUNCATED | MARK_PADDED), b"a packet is whole")
+            check(row.version == wanted.version and row.protocol == wanted.protocol, b"of a version and protocol")
+            check(row.payload_length <= size and row.payload_offset + row.payload_length == made, b"with its payload")
+            check_built(data, &row, &wanted, is_frame, has_tag)
+        check(
+            size == 0 or (memcmp(data + made - size, payload, size) == 0 if payload != NULL
+                          else is_zero(data + made - size, size)),
+            b"a payload is copied, or zeros",
+        )
+        reached[BUILT_PAYLOADS] += size > 0 and payload != NULL
+    if payload != NULL:
+        free(payload)
+    free(data)
+
+
 # --- what libFuzzer calls ---
 
 cdef public int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) noexcept nogil:
@@ -890,6 +1192,14 @@ cdef public int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) noexcep
     target = take8(&rest)
     if choose_summer(target >> 3 & 3) == NULL:
         choose_summer(0)
+    if target & 64:
+        if target & 3 == 0:
+            fuzz_fix(&rest)
+        elif target & 3 == 1:
+            fuzz_build(&rest)
+        else:
+            fuzz_update(&rest)
+        return 0
     target &= 7
     if target == 0:
         fuzz_sums(&rest)
@@ -919,6 +1229,9 @@ cdef public void fuzz_report() noexcept nogil:
         b"rows of ipv4", b"rows of ipv6", b"rows of tcp", b"rows of udp", b"rows of echoes", b"rows of extensions",
         b"rows of fragments", b"rows of two tags", b"rows of padded", b"rows of truncated", b"rows of malformed",
         b"rows without ip",
+        b"fixed tcp", b"fixed udp", b"fixed udplite", b"fixed icmp", b"fixed icmpv6", b"fixed in part", b"begun",
+        b"updated", b"updated wrong ones", b"updated fragments", b"updated frames", b"not updated",
+        b"built ipv4", b"built ipv6", b"built frames", b"built payloads", b"not built",
     ]
     for i in range(REACHABLE):
         fprintf(stderr, b"reached: %s %llu\n", names[i], <unsigned long long> reached[i])

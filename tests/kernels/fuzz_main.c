@@ -4,10 +4,12 @@
 #include <stdlib.h>
 
 PyMODINIT_FUNC PyInit_bpf(void);
+PyMODINIT_FUNC PyInit_build(void);
 PyMODINIT_FUNC PyInit_checksum(void);
 PyMODINIT_FUNC PyInit_columns(void);
 PyMODINIT_FUNC PyInit_gso(void);
 PyMODINIT_FUNC PyInit_gro(void);
+PyMODINIT_FUNC PyInit_rewrite(void);
 PyMODINIT_FUNC PyInit__fuzz(void);
 void fuzz_report(void);
 
@@ -39,10 +41,12 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
     (void) argc;
     (void) argv;
     PyImport_AppendInittab("tuntap._kernels.bpf", PyInit_bpf);
+    PyImport_AppendInittab("tuntap._kernels.build", PyInit_build);
     PyImport_AppendInittab("tuntap._kernels.checksum", PyInit_checksum);
     PyImport_AppendInittab("tuntap._kernels.columns", PyInit_columns);
     PyImport_AppendInittab("tuntap._kernels.gso", PyInit_gso);
     PyImport_AppendInittab("tuntap._kernels.gro", PyInit_gro);
+    PyImport_AppendInittab("tuntap._kernels.rewrite", PyInit_rewrite);
     PyImport_AppendInittab("_fuzz", PyInit__fuzz);
     Py_InitializeEx(0);
     if (PyRun_SimpleString(FINDER) < 0 || !PyImport_ImportModule("_fuzz")) {

@@ -12,9 +12,11 @@ import kinds
 from flows import renumbered
 from twins import record
 
-from tuntap import offload, testing
+from tuntap import _columns, offload, testing
 
 SUMS, HEADERS, GSO, RECORDS, PACKETS, FLOWS, ROWS, LONG_FLOWS = 0, 1, 2, 3, 4, 5, 6, 7
+FIX, BUILD, UPDATE = 64, 65, 66
+UNFINISHED, RIGHT_BEFORE = 2, 4  # options of these
 IS_FRAME, WITH_CHECKSUM, AROUND_THE_END = 1, 2, 4  # options of GSO
 ALL_TYPES, FRAMES, TRUSTED, RENUMBERED, FIXED = 14, 16, 32, 64, 128  # of the three behind it
 SMALL, LARGE, REPEATED = 64, 128, 192  # where a packet of a flow has its size from
@@ -95,6 +97,32 @@ def seeds():
         yield bytes([ROWS, 0]) + packet
     for frame in kinds.links(rng, flow(6, "tcp", [9])[0]).values():
         yield bytes([ROWS, IS_FRAME]) + frame
+    yield from seeds_of_rewriting()
+
+
+def seeds_of_rewriting():
+    rng = random.Random(2)
+    right = list(kinds.right(rng).values())
+    wrong = list(kinds.wrong(rng).values())
+    frames = list(kinds.links(rng, flow(4, "udp", [9])[0]).values())
+    for options in (0, UNFINISHED):
+        for packet in right + wrong:
+            yield bytes([FIX, options]) + packet
+    for is_frame, packets in ((0, right + wrong), (IS_FRAME, frames)):
+        yield from (bytes([FIX, is_frame]) + packet for packet in packets)
+        for packet in packets:
+            for options in (0, RIGHT_BEFORE, RIGHT_BEFORE | UNFINISHED):
+                fields = rng.choice([2**21 - 1, rng.getrandbits(21)])
+                start = bytes([UPDATE, is_frame | options]) + struct.pack("!I", fields)
+                yield start + rng.randbytes(_columns.ROW_SIZE) + packet
+    offset = {name: offset for name, _, offset in _columns.FIELDS}["protocol"]
+    for options in range(16):
+        for protocol in (1, 6, 17, 47, 58):
+            row = bytearray(rng.randbytes(_columns.ROW_SIZE))
+            row[offset] = protocol
+            yield struct.pack("!BBHH", BUILD, options | 4, 50, 130) + row
+            yield struct.pack("!BBHH", BUILD, options | 4 | 16, 0, 130) + row + b"payload"
+            yield struct.pack("!BBHH", BUILD, options, 0xFFFF, 130) + row
 
 
 for number, seed in enumerate(seeds()):
