@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from threads import CallThread
 
 from tuntap import offload, testing
 
@@ -265,9 +266,10 @@ def test_a_switch_forgets_stations():
         assert len(table.stations) <= bridge.MAX_STATIONS
 
 
-def test_a_router_passes_packets_on_and_counts_them_down(other_netns, start):
+@pytest.mark.parametrize("program", ["router.py", "router_ttl.py"])
+def test_a_router_passes_packets_on_and_counts_them_down(other_netns, start, program):
     start(
-        "router.py", "--left", "10.1.0.1/24", "fd00:1::1/64", "--right", "10.2.0.1/24", "fd00:2::1/64",
+        program, "--left", "10.1.0.1/24", "fd00:1::1/64", "--right", "10.2.0.1/24", "fd00:2::1/64",
         "--right-netns", other_netns,
     )  # fmt: skip
     run("ip", "route", "add", "10.2.0.0/24", "dev", "left")
@@ -282,11 +284,154 @@ def test_a_router_passes_packets_on_and_counts_them_down(other_netns, start):
     assert "From 10.1.0.254 icmp_seq=1 Time to live exceeded" in unanswered("10.2.0.1", "-t", "1")
     router = "fd00:1::ffff:ffff:ffff:fffe"
     assert f"From {router} icmp_seq=1 Time exceeded: Hop limit" in unanswered("fd00:2::1", "-t", "1")
+    with echo_server(other_netns):
+        for server in ("10.2.0.1", "fd00:2::1"):
+            assert_echoes(server)
+    for netns in (None, other_netns):
+        assert checksum_errors(netns) == 0
     run("ip", "link", "set", "right", "down", netns=other_netns)
     unanswered("10.2.0.1")
     run("ip", "link", "set", "right", "up", netns=other_netns)
     run("ip", "route", "add", "10.1.0.0/24", "dev", "right", netns=other_netns)
     ping("10.2.0.1", count=1)
+
+
+# Says back what it is told, and who said it.
+ECHO = """
+import socket, threading
+
+def serve_tcp(connection):
+    with connection:
+        connection.sendall(connection.getpeername()[0].removeprefix("::ffff:").encode().ljust(40))
+        while block := connection.recv(65536):
+            connection.sendall(block)
+
+def serve_udp(sock):
+    while True:
+        question, sender = sock.recvfrom(65536)
+        sock.sendto(sender[0].removeprefix("::ffff:").encode().ljust(40) + question, sender)
+
+server = socket.create_server(("::", 7), family=socket.AF_INET6, dualstack_ipv6=True)
+sock = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+sock.bind(("::", 7))
+threading.Thread(target=serve_udp, args=(sock,), daemon=True).start()
+print("listening", flush=True)
+while True:
+    threading.Thread(target=serve_tcp, args=(server.accept()[0],), daemon=True).start()
+"""
+
+
+@contextlib.contextmanager
+def echo_server(netns):
+    server = subprocess.Popen(inside(netns, sys.executable, "-ISc", ECHO), stdout=subprocess.PIPE)
+    try:
+        assert server.stdout.readline() == b"listening\n"
+        yield
+    finally:
+        server.kill()
+        server.wait()
+        server.stdout.close()
+
+
+def assert_echoes(server, *, source=None, port=0, size=1 << 20):
+    """Of datagrams and of a stream; who the server takes us for."""
+    family = socket.AF_INET6 if ":" in server else socket.AF_INET
+    names = []
+    with socket.socket(family, socket.SOCK_DGRAM) as sock:
+        sock.bind((source or "", port))
+        sock.connect((server, 7))
+        sock.settimeout(PATIENCE)
+        for question in (b"", b"odd", bytes(1000), b"\xff" * 1401):
+            sock.send(question)
+            answer = sock.recv(65536)
+            assert answer[40:] == question
+            names.append(answer[:40])
+    with socket.socket(family, socket.SOCK_STREAM) as sock:
+        sock.settimeout(PATIENCE)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind((source or "", port))
+        sock.connect((server, 7))
+        data = hashlib.sha512(server.encode()).digest() * (size // 64)
+        sender = threading.Thread(target=lambda: (sock.sendall(data), sock.shutdown(socket.SHUT_WR)))
+        sender.start()
+        with sock.makefile("rb") as stream:
+            names.append(stream.read(40))
+            assert stream.read() == data
+        sender.join()
+    [name] = set(names)
+    return name.decode().strip()
+
+
+def checksum_errors(netns):
+    """Packets that a kernel has dropped for one."""
+    lines = run("cat", "/proc/net/snmp", netns=netns).splitlines()
+    names, values = lines[::2], lines[1::2]
+    found = {
+        (name.split()[0], field): int(value)
+        for name, row in zip(names, values, strict=True)
+        for field, value in zip(name.split()[1:], row.split()[1:], strict=True)
+    }
+    lines = run("cat", "/proc/net/snmp6", netns=netns).splitlines()
+    found |= {("6", name): int(value) for name, value in map(str.split, lines)}
+    errors = [value for (_, field), value in found.items() if field.endswith("InCsumErrors")]
+    assert len(errors) >= 6  # of ICMP, TCP and UDP; of IPv6, too
+    return sum(errors) + found["Ip:", "InHdrErrors"] + found["6", "Ip6InHdrErrors"]
+
+
+def test_a_nat_stands_for_all_that_is_inside(other_netns, start):
+    start(
+        "nat.py", "--inside", "10.1.0.1/24", "--outside", "192.0.2.1/24", "--outside-netns", other_netns,
+        "--public", "192.0.2.254",
+    )  # fmt: skip
+    run("ip", "address", "add", "10.1.0.2/24", "dev", "inside")
+    run("ip", "route", "add", "192.0.2.0/24", "dev", "inside")
+    for size in (0, 1, 55, 1400):
+        assert "ttl=63" in ping("192.0.2.1", "-s", size)
+    with echo_server(other_netns):
+        assert assert_echoes("192.0.2.1") == "192.0.2.254"
+        # Two of the same port at once have a port each.
+        clients = [
+            CallThread(lambda host=host: assert_echoes("192.0.2.1", source=f"10.1.0.{host}", port=5000))
+            for host in (1, 2)
+        ]
+        for client in clients:
+            client.join()
+            assert client.error is None
+            assert client.result == "192.0.2.254"
+    unanswered("192.0.2.1", "-t", "1")
+    unanswered("192.0.2.1", "-s", "3000")  # in fragments
+    for netns in (None, other_netns):
+        assert checksum_errors(netns) == 0
+    # Nobody inside has asked for what begins outside.
+    result = subprocess.run(
+        inside(other_netns, "ping", "-c", "2", "-i", "0.05", "-W", "0.2", "192.0.2.254"),
+        capture_output=True, timeout=PATIENCE,
+    )  # fmt: skip
+    assert result.returncode == 1
+
+
+def test_the_nat_gives_ports_back():
+    nat = load("nat")
+    nat.FIRST_PORT = 65500
+    ports, one = nat.Ports(), np.ones(1, np.uint32)
+    udp, tcp = np.full(1, nat.UDP, np.uint8), np.full(1, nat.TCP, np.uint8)
+    first = ports.outward(udp, 10 * one, 7 * one)
+    assert ports.outward(udp, 10 * one, 7 * one) == first == 65500
+    assert ports.outward(tcp, 10 * one, 7 * one) == first
+    assert ports.outward(udp, 10 * one, 8 * one) == first + 1
+    assert ports.inward(udp, first + 1) == (10, 8)
+    assert ports.inward(udp, first + 2) == (0, 0)
+    many = np.arange(40, dtype=np.uint32)
+    found = ports.outward(np.full(40, nat.UDP, np.uint8), many + 1000, many % 5 + 1)
+    assert sorted(found) == [0] * 6 + [*range(65502, 65536)]
+    assert ports.outward(udp, 11 * one, 7 * one) == 0
+    ports.last_used[nat.UDP] -= 2 * nat.IDLE
+    assert ports.outward(udp, 11 * one, 7 * one) == first
+    assert ports.inward(udp, first) == (11, 7)
+    assert ports.outward(udp, 10 * one, 7 * one) == first + 1
+    assert ports.inward(udp, first + 1) == (10, 7)
+    assert len(ports.port_of) == 37
 
 
 def test_the_router_sums_as_the_kernel_does():
