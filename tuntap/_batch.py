@@ -259,7 +259,8 @@ class PacketBatch(_core.Slots):
     def fix_checksums(self, where: npt.ArrayLike | None = None) -> int:
         """Make the checksums of packets right after their bytes were changed: one pass without the GIL.
 
-        That of the IPv4 header, and that of TCP, UDP, UDP-Lite, ICMP or ICMPv6 over all its bytes.
+        That of the IPv4 header, and that of TCP, UDP, UDP-Lite, ICMP or ICMPv6 over all its bytes; one that a
+        device finishes, as `headers` say, becomes what the device begins with.
 
         Parameters
         ----------
@@ -269,9 +270,9 @@ class PacketBatch(_core.Slots):
         Returns
         -------
         int
-            Of how many all checksums are right now.  The others have one that nobody can know or that is not
-            made here, and which is as it was: of a fragment, SCTP or DCCP, a header that is not whole, a
-            packet that was cut, one with an IPv6 routing header that is not done, and what is no IP packet.
+            Of how many these are right now.  The others have one that nobody can know or that is not made
+            here, and which is as it was: of a fragment, SCTP or DCCP, a header that is not whole, a packet
+            that was cut, one with an IPv6 routing header that is not done; or they are no IP packets.
         """
         return _columns.fix_batch(self, None if where is None else self._select(where))
 
@@ -281,18 +282,21 @@ class PacketBatch(_core.Slots):
         """Write columns into the headers of packets, whose checksums follow: one pass without the GIL.
 
         The checksums are not made anew: they follow what changes (RFC 1624).  So a wrong one stays wrong, as
-        the receiver has to see it, a payload is not looked at, and the parts of a fragmented packet can be
-        changed one by one.
+        the receiver has to see it, UDP without one stays without, one that a device finishes (`headers`)
+        stays unfinished, a payload is not looked at, and the parts of a fragmented packet can be changed one
+        by one.
 
         Parameters
         ----------
         columns : structured ndarray, or mapping of str to array or scalar
-            Row i is that of packet i, and a scalar that of all: what `columns` has filled, changed; or arrays
-            by the name of the field.  Addresses may be text or objects of `ipaddress`, too.
+            Row i is that of packet i, and a scalar or an only row that of all: what `columns` has filled,
+            changed; or arrays by the name of the field.  Addresses may be text or objects of `ipaddress`,
+            too.
         fields : iterable of str, optional
             Which of the columns to write; all by default.  Possible are eth_src, eth_dst, vlan, vlan_priority
-            (of frames that have them), dscp, ecn, flow_label, ip_id (of IPv4), ttl, src4, dst4, src6, dst6,
-            src_port, dst_port, tcp_seq, tcp_ack, tcp_flags, tcp_window, icmp_id and icmp_seq (of echoes).
+            (of frames that have them), dscp, ecn, flow_label, ip_id (of IPv4, 16 bits), ttl, src4, dst4,
+            src6, dst6, src_port, dst_port, tcp_seq, tcp_ack, tcp_flags, tcp_window, icmp_id and icmp_seq (of
+            echoes).
         where : array of bool, shape (count,), or of int, optional
             Which packets; all by default.
 
