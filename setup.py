@@ -40,6 +40,7 @@ SOURCES = {
     "tuntap._kernels.columns": "tuntap/_kernels/columns.pyx",
     "tuntap._kernels.gro": "tuntap/_kernels/gro.pyx",
     "tuntap._kernels.gso": "tuntap/_kernels/gso.pyx",
+    "tuntap._kernels.pcap": "tuntap/_kernels/pcap.pyx",
     "tuntap._kernels.rewrite": "tuntap/_kernels/rewrite.pyx",
     "tuntap._offload": "tuntap/_offload.pyx",
     "tuntap._os.native": f"tuntap/_os/{core}.pyx",

@@ -7,15 +7,17 @@ behind it, so that a sanitizer sees the first byte outside; with `guard` there a
 """
 import sys
 
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
-from tuntap._kernels cimport bpf, build, columns, gro, gso, rewrite, virtio
+from tuntap._kernels cimport bpf, build, columns, gro, gso, pcap, rewrite, virtio
 from tuntap._kernels.checksum cimport checksum_update, copy_sum, sum_bytes, sum_pseudo_header
 from tuntap._kernels.checksum cimport choose_summer as choose
 from tuntap._kernels.checksum cimport fold as fold_sum
-from tuntap._kernels.cursor cimport Cursor, cursor_set, get8, get16, get32, put8, put16, put32
+from tuntap._kernels.cursor cimport (
+    Cursor, cursor_set, get8, get16, get16_little, get32, get32_little, put8, put16, put16_little, put32, put32_little,
+)
 from tuntap._kernels.cursor cimport span as cursor_span
 
 from tuntap._columns import FIELDS, UPDATABLE
@@ -76,7 +78,7 @@ def span(bytes data, size_t offset, size_t size):
     return None if at == NULL else at - block.data, bool(cursor.failed)
 
 
-def read(int width, bytes data, size_t offset, bint failed=False):
+def read(int width, bytes data, size_t offset, bint failed=False, bint is_little=False):
     """The value, and `failed` after a read that began with `failed` as given."""
     cdef Block block = Block(data)
     cdef Cursor cursor
@@ -86,21 +88,25 @@ def read(int width, bytes data, size_t offset, bint failed=False):
     if width == 1:
         value = get8(&cursor, offset)
     elif width == 2:
-        value = get16(&cursor, offset)
+        value = get16_little(&cursor, offset) if is_little else get16(&cursor, offset)
     else:
-        value = get32(&cursor, offset)
+        value = get32_little(&cursor, offset) if is_little else get32(&cursor, offset)
     return value, bool(cursor.failed)
 
 
-def write(int width, bytes data, size_t offset, uint32_t value, size_t guard=0):
+def write(int width, bytes data, size_t offset, uint32_t value, size_t guard=0, bint is_little=False):
     """The bytes afterwards, `failed`, and whether nothing else was written to."""
     cdef Block block = Block(data, guard)
     cdef Cursor cursor
     cursor_set(&cursor, block.data, block.size)
     if width == 1:
         put8(&cursor, offset, <uint8_t> value)
+    elif width == 2 and is_little:
+        put16_little(&cursor, offset, <uint16_t> value)
     elif width == 2:
         put16(&cursor, offset, <uint16_t> value)
+    elif is_little:
+        put32_little(&cursor, offset, value)
     else:
         put32(&cursor, offset, value)
     return block.content(), bool(cursor.failed), block.intact()
@@ -329,3 +335,80 @@ def row_build(
     result = build.row_build(
         target.data, target.size, is_frame, has_tag, &row, source.data if payload is not None else NULL, size)
     return result, target.content(), target.intact()
+
+
+# --- pcap ---
+
+PCAP_OUTCOMES = {
+    pcap.PCAP_MORE: "more",
+    pcap.PCAP_NO_CAPTURE: "NO_CAPTURE",
+    pcap.PCAP_VERSION: "VERSION",
+    pcap.PCAP_SIZE: "SIZE",
+    pcap.PCAP_MISMATCH: "MISMATCH",
+    pcap.PCAP_OPTION: "OPTION",
+    pcap.PCAP_INTERFACE: "INTERFACE",
+    pcap.PCAP_CROWD: "CROWD",
+    pcap.PCAP_TIME: "TIME",
+    pcap.PCAP_LINK_TYPE: "LINK_TYPE",
+    pcap.PCAP_LAYER: "LAYER",
+}
+PCAP_FORMATS = {"pcap": pcap.PCAP_CLASSIC, "pcapng": pcap.PCAP_NG}
+
+
+def pcap_walk(bytes data, int layer=0, size_t step=0):
+    """((packet, original size, time) of each, how many were skipped, the outcome) of a file fed in steps."""
+    cdef pcap.PcapWalk *walk = <pcap.PcapWalk *> malloc(sizeof(pcap.PcapWalk))
+    cdef pcap.PcapRecord record
+    cdef Block block
+    cdef size_t fed = 0
+    cdef int result = pcap.PCAP_MORE
+    packets = []
+    pcap.pcap_begin(walk, layer)
+    rest = b""
+    try:
+        while True:
+            piece = data[fed:fed + step] if step else data[fed:]
+            fed += <size_t> len(piece)
+            block = Block(rest + piece)
+            pcap.pcap_feed(walk, block.data, block.size)
+            result = pcap.pcap_next(walk, &record)
+            while result == pcap.PCAP_PACKET:
+                if not record.at < walk.at <= block.size or not 1 <= record.captured <= record.original:
+                    raise AssertionError("a record without an end")
+                packets.append(((<const char *> record.packet)[:record.captured], record.original, record.time_ns))
+                result = pcap.pcap_next(walk, &record)
+            if pcap.pcap_next(walk, &record) != result:
+                raise AssertionError("the end is not for good")
+            rest = block.content()[walk.at:]
+            if result < 0 or not piece:
+                break
+        if result == pcap.PCAP_MORE and pcap.pcap_may_end(walk):
+            return packets, walk.skipped, "end"
+        return packets, walk.skipped, PCAP_OUTCOMES[result]
+    finally:
+        free(walk)
+
+
+def pcap_header(str form, uint16_t link_type, uint32_t snap_length, room=100):
+    """The beginning of a file, as much as `room` holds, whether it held all, and whether nothing else changed."""
+    cdef Block block = Block(bytes(room), 16)
+    cdef Cursor cursor
+    cursor_set(&cursor, block.data, block.size)
+    cdef size_t size = pcap.pcap_write_header(&cursor, PCAP_FORMATS[form], link_type, snap_length)
+    return block.content()[:size], not cursor.failed, block.intact()
+
+
+def pcap_write(str form, bytes packet, int64_t time_ns, uint32_t original, room=None, size_t at=0):
+    """What was written, of which size the kernel says it is, and whether nothing else was written to."""
+    cdef Block source = Block(packet)
+    cdef Cursor cursor
+    cdef size_t size = pcap.pcap_record_size(PCAP_FORMATS[form], source.size)
+    cdef Block target = Block(bytes(size + at if room is None else room), 16)
+    cursor_set(&cursor, target.data, target.size)
+    cdef size_t written = pcap.pcap_write(
+        &cursor, at, PCAP_FORMATS[form], source.data, <uint32_t> source.size, original, time_ns)
+    return target.content()[at:at + written], size, not cursor.failed, target.intact()
+
+
+def pcap_holds(str form, int64_t time_ns):
+    return bool(pcap.pcap_holds(PCAP_FORMATS[form], time_ns))

@@ -1,9 +1,9 @@
-"""Slow twins of the GSO, GRO and BPF kernels, written from the RFCs and from what Linux does.
+"""Slow twins of the GSO, GRO, BPF and pcap kernels, written from the RFCs and from what Linux does.
 
 `split` is what Linux makes of a super-packet (tcp_gso_segment, __udp_gso_segment, skb_checksum_help), or
 refuses (virtio_net_hdr_to_skb).  `coalesce` is what its GRO merges (tcp_gro_receive, udp_gro_receive,
 inet_gro_receive), less what would not come apart into the very same bytes.  `records` is what bpf(4) says of
-the bytes of one read.
+the bytes of one read.  `capture` is what the drafts of pcap and pcapng say of a file.
 """
 
 import struct
@@ -370,3 +370,217 @@ def records(data, layout):
         found.append((start, data[start:end], original, seconds, microseconds))
         at += -(-(header + captured) // alignment) * alignment
     return found
+
+
+# --- captures ---
+
+CAPTURE_PACKET_MAX, CAPTURE_RECORD_MAX, CAPTURE_INTERFACES = 262144, 1 << 20, 4096
+LINK_HEADERS = {1: 0, 0: 4, 12: 0, 14: 0, 101: 0, 108: 4, 113: 16, 228: 0, 229: 0, 276: 20}
+IP_TYPES = (0x0800, 0x86DD)
+
+
+class Capture(NamedTuple):
+    packets: list  # (packet, bytes of the whole packet, nanoseconds since 1970)
+    skipped: int
+    end: str  # "end", "more", or what is wrong
+
+
+class Wrong(Exception):
+    """What comes in a capture is wrong; the argument says how, in a word of the kernel."""
+
+
+class Torn(Exception):
+    """The bytes end before what comes does."""
+
+
+def need(data, at, size):
+    if at + size > len(data):
+        raise Torn
+    return data[at : at + size]
+
+
+def capture(data, layer=0):
+    """The packets of a file; `layer` as for the kernel."""
+    reader = CaptureReader(layer)
+    packets = []
+    try:
+        for captured in reader.records(data):
+            packet = reader.unwrap(*captured)
+            if packet:
+                packets.append(packet)
+            else:
+                reader.skipped += 1
+    except Wrong as wrong:
+        return Capture(packets, reader.skipped, wrong.args[0])
+    except Torn:
+        return Capture(packets, reader.skipped, "more")
+    return Capture(packets, reader.skipped, "end")
+
+
+class CaptureReader:
+    def __init__(self, layer):
+        self.wanted = self.layer = layer
+        self.skipped = 0
+
+    def records(self, data):
+        """(Link type, bytes, bytes of the whole packet, nanoseconds) of each packet."""
+        magic = need(data, 0, 4).hex()
+        if magic == "0a0d0d0a":
+            return self.blocks(data)
+        forms = {"a1b2c3d4": (">", 1000), "d4c3b2a1": ("<", 1000), "a1b23c4d": (">", 1), "4d3cb2a1": ("<", 1)}
+        if magic not in forms:
+            raise Wrong("NO_CAPTURE")
+        return self.classic(data, *forms[magic])
+
+    def classic(self, data, order, unit):
+        major, _, _, _, _, link = struct.unpack(order + "HHIIII", need(data, 4, 20))
+        if major != 2:
+            raise Wrong("VERSION")
+        at = 24
+        while at < len(data):
+            seconds, fraction, captured, original = struct.unpack(order + "IIII", need(data, at, 16))
+            if captured > CAPTURE_PACKET_MAX:
+                raise Wrong("SIZE")
+            yield link & 0xFFFF, need(data, at + 16, captured), original, seconds * 10**9 + fraction * unit
+            at += 16 + captured
+
+    def blocks(self, data):
+        at, order, interfaces = 0, "<", []
+        while at < len(data):
+            need(data, at, 12)
+            if data[at : at + 4].hex() == "0a0d0d0a":
+                orders = {"1a2b3c4d": ">", "4d3c2b1a": "<"}
+                magic = data[at + 8 : at + 12].hex()
+                if magic not in orders:
+                    raise Wrong("NO_CAPTURE")
+                order = orders[magic]
+            kind, size = struct.unpack_from(order + "II", data, at)
+            is_known = kind in (0x0A0D0D0A, 1, 2, 3, 6)
+            if size < 12 or size % 4 or (is_known and size > CAPTURE_RECORD_MAX):
+                raise Wrong("SIZE")
+            block = need(data, at, size)
+            if struct.unpack(order + "I", block[-4:]) != (size,):
+                raise Wrong("MISMATCH")
+            body = block[8:-4]
+            if is_known and len(body) < {0x0A0D0D0A: 16, 1: 8, 2: 20, 3: 4, 6: 20}[kind]:
+                raise Wrong("SIZE")
+            if kind == 0x0A0D0D0A:
+                if struct.unpack_from(order + "H", body, 4) != (1,):
+                    raise Wrong("VERSION")
+                interfaces = []
+            elif kind == 1:
+                if len(interfaces) == CAPTURE_INTERFACES:
+                    raise Wrong("CROWD")
+                interfaces.append(self.interface(order, body))
+            elif is_known:
+                yield self.packet(order, kind, body, interfaces)
+            at += size
+
+    def interface(self, order, body):
+        """(Link type, snap length, units per second, seconds to add)."""
+        link, _, snap = struct.unpack_from(order + "HHI", body)
+        units, offset = 10**6, 0
+        options = body[8:]
+        while options:
+            code, size = struct.unpack_from(order + "HH", options)
+            if code == 0:
+                break
+            value = options[4 : 4 + size]
+            if len(value) < size or {9: 1, 14: 8}.get(code, size) != size:
+                raise Wrong("OPTION")
+            if code == 9:
+                units = 2 ** (value[0] & 127) if value[0] & 128 else 10 ** value[0]
+            if code == 14:
+                (offset,) = struct.unpack(order + "q", value)
+            options = options[4 + -(-size // 4) * 4 :]
+        return link, snap, units, offset
+
+    def packet(self, order, kind, body, interfaces):
+        if kind == 3:
+            number, low, high, start = 0, 0, 0, 4
+            (original,) = struct.unpack_from(order + "I", body)
+        else:
+            form = "IIIII" if kind == 6 else "HxxIIII"
+            number, high, low, captured, original = struct.unpack_from(order + form, body)
+            start = 20
+        if number >= len(interfaces):
+            raise Wrong("INTERFACE")
+        link, snap, units, offset = interfaces[number]
+        time = (high << 32 | low) * 10**9 // units + offset * 10**9
+        if kind == 3:
+            captured, time = min(original, snap or original), 0
+        if not -(2**63) <= time < 2**63:
+            raise Wrong("TIME")
+        if start + captured > len(body):
+            raise Wrong("SIZE")
+        return link, body[start : start + captured], original, time
+
+    def unwrap(self, link, data, original, time):
+        """The packet without the header of its link type; None if there is none."""
+        if link not in LINK_HEADERS:
+            raise Wrong("LINK_TYPE")
+        strips = link == 1 and self.wanted == 3
+        layer = 2 if link == 1 and not strips else 3
+        if self.layer not in (0, layer):
+            raise Wrong("LAYER")
+        self.layer = layer
+        header = LINK_HEADERS[link]
+        types = [0x0800]
+        if strips:
+            header = 14
+            while data[header - 2 : header] in (b"\x81\0", b"\x88\xa8"):
+                header += 4
+            types = struct.unpack(">H", data[header - 2 : header]) if len(data) >= header else []
+        elif link in (113, 276) and len(data) > header:
+            types = struct.unpack_from(">H", data, 14 if link == 113 else 0)
+        packet = data[header:]
+        original = max(original, len(data)) - header
+        if not packet or not types or types[0] not in IP_TYPES:
+            return None
+        if link in (0, 108) and packet[0] >> 4 not in (4, 6):
+            return None
+        if strips:
+            is_ipv4 = packet[0] >> 4 == 4
+            field = packet[2:4] if is_ipv4 else packet[4:6]
+            whole = int.from_bytes(field, "big") if len(field) == 2 else 0
+            if whole and not is_ipv4:
+                whole += 40
+            if whole:
+                packet = packet[:whole]
+                original = max(min(original, whole), len(packet))
+        return packet, original, time
+
+
+def capture_record(form, packet, time, original=None):
+    """A packet as the kernel writes it in the form "pcap" or "pcapng"."""
+    original = len(packet) if original is None else original
+    if form == "pcap":
+        return struct.pack("<IIII", *divmod(time, 10**9), len(packet), original) + packet
+    body = struct.pack("<IIIII", 0, time >> 32, time & 0xFFFFFFFF, len(packet), original)
+    return capture_block(6, body + packet)
+
+
+def capture_block(kind, body, order="<"):
+    body += bytes(-len(body) % 4)
+    size = struct.pack(order + "I", len(body) + 12)
+    return struct.pack(order + "I", kind) + size + body + size
+
+
+def capture_option(code, value, order="<"):
+    return struct.pack(order + "HH", code, len(value)) + value + bytes(-len(value) % 4)
+
+
+def capture_section(order="<", version=(1, 0), options=b""):
+    return capture_block(0x0A0D0D0A, struct.pack(order + "IHHq", 0x1A2B3C4D, *version, -1) + options, order)
+
+
+def capture_interface(link, snap=0, order="<", *options):
+    body = struct.pack(order + "HHI", link, 0, snap)
+    return capture_block(1, body + b"".join(capture_option(*option, order) for option in options), order)
+
+
+def capture_header(form, link, snap):
+    """The beginning of a file as the kernel writes it."""
+    if form == "pcap":
+        return struct.pack("<IHHIIII", 0xA1B23C4D, 2, 4, 0, 0, snap, link)
+    return capture_section() + capture_interface(link, snap, "<", (9, b"\x09"), (0, b""))

@@ -1,4 +1,4 @@
-"""Bounds-checked big-endian reads and writes: the only way a kernel touches packet bytes.
+"""Bounds-checked reads and writes, big-endian unless they say so: the only way a kernel touches packet bytes.
 
 A range that leaves the packet reads as zero, writes nothing, and sets `failed`, which stays set: a
 kernel may read a whole header and look once.
@@ -79,3 +79,31 @@ cdef inline void put32(Cursor *cursor, size_t offset, uint32_t value) noexcept n
     cdef uint8_t *at = span(cursor, offset, 4)
     if at != NULL:
         store32(at, value)
+
+
+cdef inline uint16_t get16_little(Cursor *cursor, size_t offset) noexcept nogil:
+    cdef const uint8_t *at = span(cursor, offset, 2)
+    return <uint16_t> (at[1] << 8 | at[0]) if at != NULL else 0
+
+
+cdef inline uint32_t get32_little(Cursor *cursor, size_t offset) noexcept nogil:
+    cdef const uint8_t *at = span(cursor, offset, 4)
+    if at == NULL:
+        return 0
+    return <uint32_t> at[3] << 24 | <uint32_t> at[2] << 16 | <uint32_t> at[1] << 8 | at[0]
+
+
+cdef inline void put16_little(Cursor *cursor, size_t offset, uint16_t value) noexcept nogil:
+    cdef uint8_t *at = span(cursor, offset, 2)
+    if at != NULL:
+        at[0] = <uint8_t> value
+        at[1] = <uint8_t> (value >> 8)
+
+
+cdef inline void put32_little(Cursor *cursor, size_t offset, uint32_t value) noexcept nogil:
+    cdef uint8_t *at = span(cursor, offset, 4)
+    if at != NULL:
+        at[0] = <uint8_t> value
+        at[1] = <uint8_t> (value >> 8)
+        at[2] = <uint8_t> (value >> 16)
+        at[3] = <uint8_t> (value >> 24)
