@@ -32,6 +32,7 @@ if sysconfig.get_platform().startswith("win"):  # Microsoft's compiler; a MinGW 
     flags = ["/Od", "/Z7"] if debug else ["/O2", "/volatile:ms"]
 
 SOURCES = {
+    "tuntap._capture": "tuntap/_capture.pyx",
     "tuntap._columns": "tuntap/_columns.pyx",
     "tuntap._core": "tuntap/_core.pyx",
     "tuntap._kernels.bpf": "tuntap/_kernels/bpf.pyx",

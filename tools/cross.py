@@ -22,6 +22,7 @@ from elftools.elf.elffile import ELFFile
 
 ROOT = Path(__file__).resolve().parent.parent
 EVERYWHERE = [
+    "tuntap/_capture.pyx",
     "tuntap/_columns.pyx",
     "tuntap/_core.pyx",
     "tuntap/_offload.pyx",

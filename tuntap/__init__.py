@@ -2,7 +2,7 @@
 
 from importlib.metadata import PackageNotFoundError, version
 
-from tuntap import bpf, columns, flows, framed, interchange, offload
+from tuntap import bpf, capture, columns, flows, framed, interchange, offload
 from tuntap._batch import PacketBatch
 from tuntap._config import DhcpLease, Statistics
 from tuntap._core import Event, delete, features, find_utun_fd, interfaces
@@ -46,6 +46,7 @@ __all__ = [
     "TunTapError",
     "UnsupportedError",
     "bpf",
+    "capture",
     "columns",
     "delete",
     "delete_driver",
