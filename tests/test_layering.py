@@ -83,7 +83,11 @@ CORES = sources("_os/*.pyx") if IN_TREE else []
 OS = [*CORES, *sources("_os/*.pxd", "_os/*.py")] if IN_TREE else []
 JOINT = (
     sources(
-        *(f"_{name}.p{kind}" for name in ("capture", "core", "offload", "records", "turns") for kind in ("yx", "xd"))
+        *(
+            f"_{name}.p{kind}"
+            for name in ("capture", "core", "offload", "records", "turns")
+            for kind in ("yx", "xd")
+        )
     )
     if IN_TREE
     else []

@@ -1,7 +1,8 @@
 """Packets in files: batches written as pcap or pcapng, read back, and replayed into a device in their time.
 
-What is written has nanoseconds and is read by tshark, tcpdump, scapy and others; what is read may be of either
-format, byte order and resolution.  A file that is compressed is opened with ``gzip.open``, for writing, too.
+What is written has nanoseconds and is read by tshark, tcpdump, scapy and others.  What is read may be of
+either format and byte order, and of any resolution.  A compressed file is opened with ``gzip.open``, for
+writing, too.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import errno
 import itertools
 import math
+import operator
 import os
 import time
 from collections.abc import Iterator
@@ -20,7 +22,7 @@ import numpy.typing as npt
 from tuntap import _capture, _core
 from tuntap._batch import PacketBatch
 from tuntap._config import parse_integer
-from tuntap._errors import PacketError, UnsupportedError
+from tuntap._errors import InterruptError, PacketError, UnsupportedError
 
 if TYPE_CHECKING:
     from tuntap._core import Event, Readable
@@ -176,15 +178,22 @@ class Writer(_File):
             Nanoseconds since 1970; None: now.
         """
         self._must_be_open()
-        self._output.write_packet(packet, time.time_ns() if time_ns is None else time_ns)
+        self._output.write_packet(packet, time.time_ns() if time_ns is None else operator.index(time_ns))
 
     def close(self) -> None:
-        """Write what is left of an interrupted call, and close the file if a path was given."""
+        """Write what is left of an interrupted call, and close the file if a path was given.
+
+        What a file that is not closed does not take, the next call may try to write again.
+        """
+        if self._file is None:
+            return
         try:
-            if self._file is not None:
-                self._output.finish()
-        finally:
-            super().close()
+            self._output.finish()
+        except BaseException:
+            if self._is_ours:
+                super().close()
+            raise
+        super().close()
 
 
 def _numbers(
@@ -250,7 +259,7 @@ class Reader(_File):
 
     @property
     def link_type(self) -> int | None:
-        """int: Of the packet that came last, or else comes next, for which this may wait; None without one."""
+        """int: Of the packet that came last, or comes first, for which this may wait; None without one."""
         self._must_be_open()
         link = self._input.link()
         return None if link is None else link[0]
@@ -395,12 +404,13 @@ def replay(
 
 
 def _wait(device: Queue, nanoseconds: float, event: Event | None) -> None:
-    """Wait, or less if something comes in between: the next call tells."""
+    """Wait for a time, or until the device or the event ends that."""
     until = time.monotonic_ns() + nanoseconds
-    descriptor = -1 if event is None else event.fileno()
-    while (left := until - time.monotonic_ns()) > 0 and not (event is not None and event.is_set()):
+    while (left := until - time.monotonic_ns()) > 0:
+        if event is not None and event.is_set():
+            raise InterruptError(errno.EINTR, "the event is set: clear() it to replay again")
         if left > _COARSE:
-            device._wait_beside(descriptor, (left - _COARSE / 2) / 1e9)
+            device._wait_beside(-1 if event is None else event.fileno(), (left - _COARSE / 2) / 1e9)
         else:
             time.sleep(max(left - _FINE, 0) / 1e9)
 
@@ -416,7 +426,7 @@ class _Schedule:
         if isinstance(source, Reader) and loop != 1:
             raise ValueError("a Reader is read once; give its file, to be read again")
         if device._packet_information:
-            raise ValueError("the device wants 4 bytes in front of each packet: open it without packet_information")
+            raise ValueError("the device wants more than packets: open it without packet_information")
         self._source, self._device, self._speed, self._loop = source, device, speed, loop
         self._batch = PacketBatch(_REPLAY_BATCH, _core.PACKET_MAX)
         self._due = np.zeros(0)  # of the batch, in nanoseconds from the start on
@@ -463,7 +473,7 @@ class _Schedule:
             advice = (
                 "a TAP takes Ethernet frames, and these are IP packets: replay them into a Tun"
                 if reader.layer == _PACKETS
-                else "a TUN takes IP packets, and these are frames: Reader(..., layer=3) has the packets in them"
+                else "a TUN takes IP packets, and these are frames: read them with Reader(..., layer=3)"
             )
             raise UnsupportedError(errno.EOPNOTSUPP, advice)
 

@@ -314,7 +314,8 @@ def test_as_many_interfaces_as_there_may_be(harness):
 
 def test_each_interface_has_its_own(harness):
     data = section(
-        twins.capture_interface(RAW, 0, "<", (9, b"\x09")), twins.capture_interface(228, 0, "<", (9, b"\x83")),
+        twins.capture_interface(RAW, 0, "<", (9, b"\x09")),
+        twins.capture_interface(228, 0, "<", (9, b"\x83")),
         enhanced(IPV4, 8, number=1), enhanced(IPV4, 8, number=0),
     )  # fmt: skip
     assert walk(harness, data).packets == [(IPV4, 28, 10**9), (IPV4, 28, 8)]
@@ -488,7 +489,7 @@ def classics(draw):
             draw(times),
             draw(times),
             len(packet),
-            len(packet) + draw(st.integers(-2, 9).filter(lambda n: n >= -len(packet))),
+            max(len(packet) + draw(st.integers(-2, 9)), 0),
             packet,
         )
         for packet in draw(st.lists(contents, max_size=6))
