@@ -40,10 +40,10 @@ $(VENV)/.lint: $(VENV)/.test
 programs:
 	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	  missing=""; \
-	  for p in ip:iproute2 ping:iputils-ping tcpdump:tcpdump iperf3:iperf3; do \
+	  for p in ip:iproute2 ping:iputils-ping tcpdump:tcpdump tshark:tshark iperf3:iperf3; do \
 	    command -v $${p%%:*} >/dev/null || missing="$$missing $${p#*:}"; done; \
 	  if [ -n "$$missing" ]; then echo "== installing$$missing"; \
-	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $$missing >/dev/null; fi; \
+	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; fi; \
 	fi
 
 demo: $(VENV)/.test

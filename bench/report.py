@@ -28,7 +28,7 @@ def machine() -> dict[str, str]:
         "CPU": f"{_cpu_model()}, {len(os.sched_getaffinity(0))} CPUs",
         "Python": f"{platform.python_implementation()} {platform.python_version()}",
         "C compiler": built_with.splitlines()[0],
-        **{package: _version(package) for package in ("tuntap", "numpy", "python-pytun")},
+        **{package: _version(package) for package in ("tuntap", "numpy", "python-pytun", "scapy", "dpkt")},
         **peers.versions(),
     }
 

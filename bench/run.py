@@ -24,7 +24,7 @@ import tuntap.testing
 
 # A benchmark is a module of this name with TITLE, ROUNDS (how many are worth the time) and
 # main(rounds, peers) -> list of Outcome.
-BENCHMARKS = ["relay", "ping", "async", "kernels", "receive", "send", "columns"]
+BENCHMARKS = ["relay", "ping", "async", "kernels", "receive", "send", "columns", "capture"]
 ROUNDS_MIN = 5
 PAGE = pathlib.Path(__file__).parent.parent / "docs" / "performance.md"
 

@@ -16,7 +16,7 @@ from scapy.layers import inet, inet6, l2  # noqa: F401 - so that scapy knows the
 from scapy.utils import rdpcap
 
 import tuntap
-from tuntap import _core, cli
+from tuntap import _core, capture, cli, testing
 from tuntap._cli import doctor, dump
 
 COMMAND = [sys.executable, "-m", "tuntap"]
@@ -69,7 +69,9 @@ def test_version():
     assert (done.returncode, done.stdout) == (0, f"tuntap {tuntap.__version__}\n")
 
 
-@pytest.mark.parametrize("command", [[], ["doctor"], ["demo"], ["list"], ["add"], ["delete"], ["dump"]])
+@pytest.mark.parametrize(
+    "command", [[], ["doctor"], ["demo"], ["list"], ["add"], ["delete"], ["dump"], ["replay"]]
+)
 def test_help(command, capsys):
     assert cli.main([*command, "--help"]) == 0
     assert "usage: tuntap" in capsys.readouterr().out
@@ -79,7 +81,9 @@ def test_help(command, capsys):
     "arguments",
     [[], ["nonsense"], ["delete"], ["list", "--wrong"], ["demo", "--seconds", "0"],
      ["demo", "--seconds", "nan"], ["demo", "--seconds", "x"], ["dump", "x", "-c", "0"],
-     ["dump", "x", "-c", "many"], ["dump", "x", "--timeout", "-1"], ["add", "--mtu", "big"]],
+     ["dump", "x", "-c", "many"], ["dump", "x", "--timeout", "-1"], ["add", "--mtu", "big"],
+     ["replay"], ["replay", "x", "y", "--speed", "0"], ["replay", "x", "y", "--speed", "nan"],
+     ["replay", "x", "y", "--loop", "-1"], ["replay", "x", "y", "--loop", "some"]],
 )  # fmt: skip
 def test_wrong_usage_is_status_2(arguments, capsys):
     assert cli.main(arguments) == 2
@@ -100,6 +104,7 @@ def test_wrong_usage_is_status_2(arguments, capsys):
         (["add", "x", "--group", "no-such-group"], "there is no group 'no-such-group'"),
         (["add", "x", "--netns", "no-such-netns"], NO_SUCH_NETNS),
         (["dump", "a/b"], "an interface name has no"),
+        (["replay", "x", "a/b"], "an interface name has no"),
     ],
 )
 def test_bad_values_are_status_1(arguments, message, capsys):
@@ -341,6 +346,23 @@ def test_dump_leaves_the_packets_after_its_count(net, capsys):
     assert len(capsys.readouterr().out.splitlines()) == 2
 
 
+def test_dump_writes_pcapng_unless_the_name_says_pcap(net, tmp_path):
+    persistent_tun()
+    for name, start in (
+        ("x", b"\x0a\x0d\x0d\x0a"),
+        ("x.pcapng", b"\x0a\x0d\x0d\x0a"),
+        ("x.pcap", b"\x4d\x3c\xb2\xa1"),
+    ):
+        path = tmp_path / name
+        with running("dump", "tun0", "-c", "1", "-q", "-w", str(path)) as process:
+            send_udp("10.0.0.2")
+            assert finish(process)[0] == 0
+        assert path.read_bytes()[:4] == start
+        [packet] = read_pcap(path)
+        assert bytes(packet["UDP"].payload) == b"hello"
+    tuntap.delete("tun0")
+
+
 def test_dump_of_an_interface_that_is_down(net, capsys):
     assert cli.main(["dump", "tun0", "--no-up", "--timeout", "0.1"]) == 0
     assert "tun0 is down and gets no packets" in capsys.readouterr().err
@@ -349,6 +371,83 @@ def test_dump_of_an_interface_that_is_down(net, capsys):
 def test_dump_to_a_file_that_cannot_be_written(net, capsys):
     assert cli.main(["dump", "tun0", "-w", "/nonexistent/file", "--timeout", "0.1"]) == 1
     assert capsys.readouterr().err == "tuntap: /nonexistent/file: No such file or directory\n"
+
+
+# --- replay ---
+
+
+def write_capture(path, packets, distance, layer=3):
+    with capture.Writer(path, layer=layer) as writer:
+        for number, packet in enumerate(packets):
+            writer.write_packet(packet, 10**18 + number * distance)
+
+
+@pytest.fixture
+def answered(net):
+    """A persistent TUN, and a socket at 10.0.0.1:4242 that gets what is sent into it."""
+    persistent_tun()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver:
+        receiver.bind(("10.0.0.1", 4242))
+        receiver.settimeout(PATIENCE)
+        yield receiver
+    tuntap.delete("tun0")
+
+
+REPLAYED = [testing.udp("10.0.0.2", "10.0.0.1", 7, 4242, bytes([n])) for n in range(5)]
+
+
+def test_replay(answered, tmp_path):
+    path = tmp_path / "x.pcap"
+    frames = [b"\2" * 12 + b"\x08\0" + packet for packet in REPLAYED]
+    for packets, layer in ((REPLAYED, 3), (frames, 2)):
+        write_capture(path, packets, 100_000_000, layer)
+        done = run("replay", str(path), "tun0", "--speed", "2", "--loop", "2")
+        assert done.returncode == 0, done.stderr
+        assert re.fullmatch(r"10 packets, 290 bytes in 0\.[4-9] s, at most \d+\.\d ms late\n", done.stderr)
+        assert [answered.recv(9) for _ in range(10)] == [bytes([n]) for n in range(5)] * 2
+
+
+def test_replay_of_standard_input(answered, tmp_path):
+    path = tmp_path / "x"
+    write_capture(path, [b"\x15" + bytes(40), REPLAYED[3]], 10**12)
+    command = [*COMMAND, "replay", "-", "tun0", "--speed", "inf"]
+    done = subprocess.run(command, input=path.read_bytes(), capture_output=True, timeout=PATIENCE)
+    assert done.returncode == 0, done.stderr
+    assert b"1 packet, 29 bytes in" in done.stderr
+    assert b"late, 1 not sent" in done.stderr
+    assert answered.recv(9) == b"\3"
+
+
+def test_replay_into_a_new_interface(net, tmp_path):
+    frame = b"\2" * 12 + b"\x08\0" + REPLAYED[0]
+    write_capture(tmp_path / "frames", [frame], 0, 2)
+    write_capture(tmp_path / "packets", REPLAYED, 0, 3)
+    assert run("replay", str(tmp_path / "frames"), "tap5", "--tap").returncode == 0
+    assert run("replay", str(tmp_path / "packets"), "--address", "10.0.0.1/24", "tun5").returncode == 0
+    done = run("replay", str(tmp_path / "packets"), "--tap")
+    assert (done.returncode, "replay them into a Tun" in done.stderr) == (1, True)
+    assert tuntap.interfaces() == []
+
+
+def test_replay_of_what_is_no_capture(net, tmp_path):
+    done = run("replay", str(tmp_path / "nothing"), "tun0")
+    assert (done.returncode, done.stderr) == (1, f"tuntap: {tmp_path}/nothing: No such file or directory\n")
+    (tmp_path / "text").write_text("no capture")
+    done = run("replay", str(tmp_path / "text"), "tun0")
+    assert done.returncode == 1
+    assert "tuntap: what begins at byte 0 is the beginning of no pcap" in done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_replay_ends_on_a_signal(answered, tmp_path, number):
+    write_capture(tmp_path / "x", REPLAYED[:2], 3600 * 10**9)
+    with subprocess.Popen(
+        [*COMMAND, "replay", str(tmp_path / "x"), "tun0"], stderr=subprocess.PIPE
+    ) as process:
+        assert answered.recv(9) == b"\0"
+        process.send_signal(number)
+        assert process.wait(PATIENCE) == 130
+        assert process.stderr.read() == b""
 
 
 # --- doctor ---

@@ -1,15 +1,11 @@
-"""One line per packet, and pcap files: what `tuntap dump` prints and writes."""
-
-import io
+"""One line per packet: what `tuntap dump` prints."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scapy.utils import RawPcapReader
 
 from tuntap import testing
 from tuntap._cli.describe import describe, hex_lines
-from tuntap._cli.pcap import ETHERNET, RAW_IP, PcapWriter
 
 MAC, OTHER_MAC = "02:00:00:00:00:01", "02:00:00:00:00:02"
 
@@ -137,26 +133,3 @@ def test_hex_lines_show_every_byte(packet):
     assert all(map(is_one_line, lines))
     assert bytes.fromhex("".join(line[11:50] for line in lines)) == packet
     assert "".join(line[52:] for line in lines) == "".join(chr(b) if 32 <= b < 127 else "." for b in packet)
-
-
-# --- pcap ---
-
-
-@given(st.lists(st.tuples(st.binary(min_size=1, max_size=99), st.integers(0, 2**32 * 10**9 - 1)), max_size=5))
-def test_pcap_is_read_by_scapy(records):
-    file = io.BytesIO()
-    writer = PcapWriter(file, RAW_IP)
-    for packet, time_ns in records:
-        writer.write(packet, time_ns)
-    file.seek(0)
-    with RawPcapReader(file) as reader:
-        assert (reader.linktype, reader.nano) == (RAW_IP, True)
-        read = [(data, meta.sec * 10**9 + meta.usec) for data, meta in reader]
-    assert read == records
-
-
-def test_pcap_of_frames():
-    file = io.BytesIO()
-    PcapWriter(file, ETHERNET).write(b"frame", 1)
-    assert file.getvalue()[20:24] == b"\x01\x00\x00\x00"
-    assert file.getvalue()[:4] == b"\x4d\x3c\xb2\xa1"

@@ -58,12 +58,13 @@ def test_each_command_of_the_readme_exists(command, capsys):
 
 
 def test_the_pages_with_examples_are_found():
-    wanted = {"async", "batches", "events", "framed", "interchange", "ios", "offload", "pipelines", "threads"}
-    assert wanted <= {page.stem for page in PAGES}
+    wanted = {"async", "batches", "capture", "events", "framed", "interchange", "ios", "offload", "pipelines"}
+    assert wanted | {"threads"} <= {page.stem for page in PAGES}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_the_examples_of_a_page_run_in_their_order(traffic, page):
+def test_the_examples_of_a_page_run_in_their_order(traffic, page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     for library in OPTIONAL.get(page.stem, ()):
         pytest.importorskip(library, reason=f"{library} is not installed here")
     packet = testing.udp("10.0.2.2", "10.0.2.1", 7, 9, b"x")

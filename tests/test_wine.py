@@ -16,8 +16,20 @@ OURS = ROOT / "tests/windows"
 sys.path.insert(0, str(OURS))
 
 # Modules that need no device, and no devices in memory for most of what they test.
-KERNELS = ["bpf", "checksum", "cursor", "gro", "gso", "twins", "virtio"]
-OTHERS = ["batch", "bpf", "cli", "config", "demo", "describe", "errors", "event", "offload", "testing"]
+KERNELS = ["bpf", "checksum", "cursor", "gro", "gso", "pcap", "twins", "virtio"]
+OTHERS = [
+    "batch",
+    "bpf",
+    "capture",
+    "cli",
+    "config",
+    "demo",
+    "describe",
+    "errors",
+    "event",
+    "offload",
+    "testing",
+]
 PORTABLE = [f"tests/kernels/test_{name}.py" for name in KERNELS]
 PORTABLE += [f"tests/test_{name}.py" for name in OTHERS]
 WINDOWS = [f"tests/windows/{path.name}" for path in sorted(OURS.glob("test_*.py"))]

@@ -175,7 +175,7 @@ def _delete(options: argparse.Namespace) -> int:
 
 
 def _settings(options: argparse.Namespace) -> dict[str, Any]:
-    """Keyword arguments of a device that `add` and `dump` share."""
+    """Keyword arguments of a device that `add`, `dump` and `replay` share."""
     name, addresses = options.name, list(options.address)
     if name is None and addresses and not _is_address(addresses[-1]):
         name = addresses.pop()  # `--address A NAME`: the option has swallowed the name
@@ -203,6 +203,18 @@ def _dump(options: argparse.Namespace) -> int:
     with kind(**settings) as device:
         dump(device, Options(options.write, options.count, options.timeout, options.hex, options.quiet))
     return 0
+
+
+# --- replay ---
+
+
+def _replay(options: argparse.Namespace) -> int:
+    from tuntap._cli.replay import run
+
+    settings = _settings(options)
+    kind: type[Tun | Tap] = Tap if options.tap or _is_tap(settings) else Tun
+    with kind(**settings) as device:
+        return run(options.file, device, options.speed, options.loop or None)
 
 
 def _is_tap(settings: dict[str, Any]) -> bool:
@@ -235,6 +247,9 @@ def _parser() -> argparse.ArgumentParser:
     deleting = _add_command(commands, "delete", _delete, "remove an interface")
     deleting.add_argument("name", metavar="NAME")
     _describe_dump(_add_command(commands, "dump", _dump, "print what the kernel sends to an interface"))
+    _describe_replay(
+        _add_command(commands, "replay", _replay, "send the packets of a capture into an interface")
+    )
     return parser
 
 
@@ -276,11 +291,32 @@ def _describe_dump(command: argparse.ArgumentParser) -> None:
         "interface.  The time is when a batch of packets was received."
     )
     _describe_device(command, up=None)
-    command.add_argument("-w", "--write", metavar="FILE", help="write a pcap file; - for standard output")
+    command.add_argument(
+        "-w",
+        "--write",
+        metavar="FILE",
+        help="write a capture, pcapng unless FILE ends in .pcap; - for standard output",
+    )
     command.add_argument("-c", "--count", type=_positive_integer, help="stop after so many packets")
     command.add_argument("--timeout", type=_positive_number, metavar="S", help="stop after S seconds")
     command.add_argument("-x", "--hex", action="store_true", help="print the bytes as well")
     command.add_argument("-q", "--quiet", action="store_true", help="print no packets, only the summary")
+
+
+def _describe_replay(command: argparse.ArgumentParser) -> None:
+    command.description = (
+        "Send the packets of a pcap or pcapng file into an interface (or make one, which goes at the end), "
+        "with the distances in time that they have there.  Into a TUN go IP packets, those in Ethernet "
+        "frames, too; into a TAP go frames."
+    )
+    command.add_argument("file", metavar="FILE", help="the capture; - for standard input")
+    _describe_device(command, up=None)
+    command.add_argument(
+        "--speed", type=_speed, default=1.0, metavar="X", help="so many times as fast; inf: as fast as can be"
+    )
+    command.add_argument(
+        "--loop", type=_whole_number, default=1, metavar="N", help="so many times over; 0: until Ctrl-C"
+    )
 
 
 def _describe_device(command: argparse.ArgumentParser, *, up: bool | None) -> None:
@@ -307,6 +343,20 @@ def _positive_integer(text: str) -> int:
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, not {text}")
+    return number
+
+
+def _whole_number(text: str) -> int:
+    number = int(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"must be at least 0, not {text}")
+    return number
+
+
+def _speed(text: str) -> float:
+    number = float(text)
+    if not number > 0:
+        raise argparse.ArgumentTypeError(f"must be above 0, not {text}")
     return number
 
 

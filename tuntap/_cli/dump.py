@@ -11,7 +11,7 @@ from typing import TextIO
 
 from tuntap import Device, DeviceGoneError, PacketBatch, Tap, Tun, UnsupportedError
 from tuntap._cli.describe import describe, hex_lines
-from tuntap._cli.pcap import ETHERNET, RAW_IP, PcapWriter
+from tuntap.capture import Writer
 
 _BATCH = 64
 _SLOT = 65536 + 128  # any packet of any MTU, which may change while we look
@@ -22,7 +22,7 @@ _FOR_EVER = float("inf")
 class Options:
     """What to print, what to write and when to stop."""
 
-    file: str | None = None  # path of the pcap file, "-" for standard output
+    file: str | None = None  # path of the capture, "-" for standard output
     count: int | None = None
     seconds: float | None = None
     hex: bool = False
@@ -50,16 +50,19 @@ def dump(device: Tun | Tap, options: Options) -> Totals:
     totals = Totals()
     started = time.monotonic()
     with ExitStack() as stack:
-        writer = stack.enter_context(_pcap_writer(options.file, device))
+        writer = stack.enter_context(_writer(options.file, device))
         stack.callback(lambda: _summarize(totals, time.monotonic() - started, options.file))
         out = None if options.quiet or options.file == "-" else sys.stdout
         try:
             _tell_start(device)
-            for packet, time_ns in _receive(device, options, totals, (writer, out)):
+            for batch in _receive(device, options, totals):
+                now = time.time_ns()
                 if writer is not None:
-                    writer.write(packet, time_ns)
+                    writer.write(batch, now)
                 if out is not None:
-                    _print_packet(packet, time_ns, isinstance(device, Tap), options.hex, out)
+                    for packet in batch:
+                        _print_packet(packet.tobytes(), now, isinstance(device, Tap), options.hex, out)
+                    out.flush()
         except KeyboardInterrupt:
             if sys.stderr.isatty():
                 print(file=sys.stderr)  # behind the ^C
@@ -68,10 +71,8 @@ def dump(device: Tun | Tap, options: Options) -> Totals:
     return totals
 
 
-def _receive(
-    device: Device, options: Options, totals: Totals, sinks: tuple[PcapWriter | TextIO | None, ...]
-) -> Iterator[tuple[bytes, int]]:
-    """The packets and when they came; what was made of them is flushed after each batch."""
+def _receive(device: Device, options: Options, totals: Totals) -> Iterator[PacketBatch]:
+    """The packets, as they come."""
     deadline = _FOR_EVER if options.seconds is None else time.monotonic() + options.seconds
     batch = PacketBatch(_BATCH, _SLOT)
     while options.count is None or totals.packets < options.count:
@@ -82,28 +83,19 @@ def _receive(
             device.recv_batch(batch, timeout=None if deadline == _FOR_EVER else remaining)
         except TimeoutError:
             return
-        now = time.time_ns()
-        try:
-            for packet in batch:
-                yield packet.tobytes(), now
-                totals.packets += 1
-                totals.bytes += len(packet)
-        finally:
-            for sink in sinks:
-                if sink is not None:
-                    sink.flush()
+        totals.packets += batch.count
+        totals.bytes += int(batch.lengths[: batch.count].sum())
+        yield batch
 
 
 @contextmanager
-def _pcap_writer(path: str | None, device: Device) -> Iterator[PcapWriter | None]:
-    link_type = ETHERNET if isinstance(device, Tap) else RAW_IP
+def _writer(path: str | None, device: Device) -> Iterator[Writer | None]:
     if path is None:
         yield None
-    elif path == "-":
-        yield PcapWriter(sys.stdout.buffer, link_type)
-    else:
-        with open(path, "wb") as file:
-            yield PcapWriter(file, link_type)
+        return
+    layer = 2 if isinstance(device, Tap) else 3
+    with Writer(sys.stdout.buffer if path == "-" else path, layer=layer) as writer:
+        yield writer
 
 
 def _print_packet(packet: bytes, time_ns: int, is_frame: bool, with_hex: bool, out: TextIO) -> None:
