@@ -40,9 +40,10 @@ PACKETS = [testing.udp("10.0.0.1", "10.0.0.2", 7, 9, bytes([number]) * number) f
 FRAMES = [b"\2\0\0\0\0\1\2\0\0\0\0\2\x08\0" + packet for packet in PACKETS]
 
 
-def batch_of(packets, slot_size=2048):
+def batch_of(packets, slot_size=2048, layer=3):
     batch = PacketBatch(max(len(packets), 1), slot_size)
     batch.fill(packets)
+    batch.layer = layer
     return batch
 
 
@@ -50,7 +51,7 @@ def written(packets, times, form="pcapng", layer=3, **options):
     """A capture as bytes."""
     file = io.BytesIO()
     with Writer(file, format=form, layer=layer) as writer:
-        writer.write(batch_of(packets), times, **options)
+        writer.write(batch_of(packets, layer=layer), times, **options)
     return file.getvalue()
 
 
@@ -202,14 +203,15 @@ def test_where(form):
     times = times_from(NOW, 10)
     odd = np.arange(10) % 2 == 1
     assert written(PACKETS, times, form, where=odd) == expected(PACKETS[1::2], times[1::2], form)
-    assert written(PACKETS, times, form, where=np.append(odd, [True] * 5)) == expected(
-        PACKETS[1::2], times[1::2], form
-    )
     assert written(PACKETS, NOW, form, where=np.zeros(10, bool)) == expected([], [], form)
-    assert written(PACKETS, times, form, where=True) == expected(PACKETS, times, form)
+    assert written(PACKETS, NOW, form, where=[]) == expected([], [], form)
+    order = [7, 0, 0, 9]
+    chosen = [PACKETS[number] for number in order], [times[number] for number in order]
+    assert written(PACKETS, times, form, where=np.array(order)) == expected(*chosen, form)
     with Writer(io.BytesIO(), format=form) as writer:
         assert writer.write(batch_of(PACKETS), where=odd) == 5
-        for bad, error in (([1, 0] * 5, TypeError), (odd[:9], ValueError), (odd.reshape(2, 5), ValueError)):
+        for bad, error in (([1.0] * 10, TypeError), (odd[:9], ValueError), (odd.reshape(2, 5), ValueError),
+                           ([10], IndexError), ([-1], IndexError), (True, ValueError)):  # fmt: skip
             with pytest.raises(error):
                 writer.write(batch_of(PACKETS), where=bad)
 
@@ -277,6 +279,22 @@ def test_lengths_that_cannot_be(length):
     with pytest.raises(ValueError, match=f"packet 4 has a length of {length} bytes, a slot holds 1 to 100"):
         writer.write(batch, NOW)
     assert file.getvalue() == expected([], [])
+
+
+def test_the_layer_of_a_batch_is_that_of_the_capture():
+    for layer, packets in ((2, PACKETS), (3, FRAMES)):
+        file = io.BytesIO()
+        with Writer(file, layer=layer) as writer:
+            before = file.getvalue()
+            with pytest.raises(ValueError, match="layer"):
+                writer.write(batch_of(packets, layer=5 - layer))
+        assert file.getvalue() == before
+    batch = PacketBatch(20, 100)
+    for layer, packets in ((2, FRAMES), (3, PACKETS)):
+        Reader(io.BytesIO(written(packets, NOW, layer=layer))).read_into(batch)
+        assert batch.layer == layer
+    Reader(io.BytesIO(written(FRAMES, NOW, layer=2)), layer=3).read_into(batch)
+    assert batch.layer == 3
 
 
 def test_an_empty_batch_and_an_empty_packet():
@@ -991,7 +1009,7 @@ def test_scapy_reads_what_is_written(tmp_path, form, layer):
     path = str(tmp_path / f"x.{form}")
     packets = FRAMES if layer == 2 else PACKETS
     with Writer(path, layer=layer) as writer:
-        writer.write(batch_of(packets), times_from(NOW, 10))
+        writer.write(batch_of(packets, layer=layer), times_from(NOW, 10))
     reader = (PcapReader if form == "pcap" else PcapNgReader)(path)
     with contextlib.closing(reader):
         found = list(reader)
@@ -1053,7 +1071,7 @@ def program(*command):
 def test_tcpdump_reads_what_is_written(tmp_path, form, layer):
     path = tmp_path / f"x.{form}"
     with Writer(path, layer=layer) as writer:
-        writer.write(batch_of(FRAMES if layer == 2 else PACKETS), times_from(NOW, 10))
+        writer.write(batch_of(FRAMES if layer == 2 else PACKETS, layer=layer), times_from(NOW, 10))
     found = program("tcpdump", "-n", "--nano", "-tt", "-r", str(path)).splitlines()
     assert found == [
         f"1700000000.{123456789 + number} IP 10.0.0.1.7 > 10.0.0.2.9: UDP, length {number}"
@@ -1066,7 +1084,7 @@ def test_tcpdump_reads_what_is_written(tmp_path, form, layer):
 def test_tshark_reads_what_is_written(tmp_path, form, layer):
     path = tmp_path / f"x.{form}"
     with Writer(path, layer=layer, snap_length=50) as writer:
-        writer.write(batch_of(FRAMES if layer == 2 else PACKETS), times_from(NOW, 10))
+        writer.write(batch_of(FRAMES if layer == 2 else PACKETS, layer=layer), times_from(NOW, 10))
     fields = ["frame.time_epoch", "frame.len", "frame.cap_len", "udp.length"]
     found = program(
         "tshark", "-r", str(path), "-T", "fields", *(f"-e{field}" for field in fields)
@@ -1328,7 +1346,7 @@ def test_a_capture_arrives_in_the_kernel_whole_and_in_order(net, tmp_path):
     with Writer(path, layer=2) as writer:
         for at in range(0, 2000, 500):
             frames = [FRAMES[0][:14] + packet for packet in packets[at : at + 500]]
-            writer.write(batch_of(frames), times_from(NOW + at * 250_000, 500, 250_000))
+            writer.write(batch_of(frames, layer=2), times_from(NOW + at * 250_000, 500, 250_000))
     with (
         tuntap.Tun("tun0", addresses=["10.0.0.1/24"], quiet=True) as tun,
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver,

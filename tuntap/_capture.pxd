@@ -25,12 +25,13 @@ cdef class Output(Capture):
     cdef object front               # the buffer in front of it; None if there is none
     cdef bint is_raw                # it may take a part, and says which
     cdef int format
+    cdef int layer
     cdef uint32_t snap_length
     cdef Py_ssize_t at              # what of `memory` is not in the file yet
     cdef Py_ssize_t end
 
     cdef int encode(
-        self, SlotView *slots, int count, const int64_t *times, Py_ssize_t step, Column originals, Column where,
+        self, SlotView *slots, int count, const int64_t *times, Py_ssize_t step, Column originals, bytes order,
     ) except -1
     cdef int put(self) except -1
     cdef int drain(self) except -1

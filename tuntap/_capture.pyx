@@ -5,7 +5,7 @@ handler could raise between a call and the note of what it has moved.
 """
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytearray cimport PyByteArray_AS_STRING
-from cpython.bytes cimport PyBytes_FromStringAndSize
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.exc cimport PyErr_CheckSignals
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
 from libc.stdlib cimport free, malloc
@@ -46,13 +46,15 @@ cdef dict UNSUPPORTED = {
 
 
 cdef class Column:
-    """The numbers of an array, 8 bytes or 1 each: `count` of them, or one for all."""
+    """The numbers of an array of int64: `count` of them, or one for all."""
 
-    def __cinit__(self, array, Py_ssize_t size, Py_ssize_t count, bint is_target=False):
+    def __cinit__(self, array, Py_ssize_t count, bint is_target=False):
+        cdef Py_ssize_t size
         PyObject_GetBuffer(array, &self.buffer, PyBUF_WRITABLE if is_target else PyBUF_SIMPLE)
-        self.step = 0 if self.buffer.len == size else 1
-        if self.buffer.len < (count if is_target or self.step else 1) * size:
-            raise ValueError(f"an array of {self.buffer.len // size} numbers for {count} packets")
+        size = self.buffer.len // <Py_ssize_t> sizeof(int64_t)
+        self.step = 0 if size == 1 else 1
+        if size < (count if is_target or self.step else 1):
+            raise ValueError(f"an array of {size} numbers for {count} packets")
 
     def __dealloc__(self):
         PyBuffer_Release(&self.buffer)
@@ -78,7 +80,7 @@ cdef class Capture:
 cdef class Output(Capture):
     """A file that batches are written to; see `tuntap.capture.Writer`."""
 
-    def __cinit__(self, file, str form, bint is_ethernet, uint32_t snap_length):
+    def __cinit__(self, file, str form, int layer, uint32_t snap_length):
         cdef Cursor target
         self.file = file
         raw = getattr(file, "raw", None)
@@ -87,11 +89,12 @@ cdef class Output(Capture):
             self.file, self.front = raw, file
         self.is_raw = isinstance(self.file, io.RawIOBase)
         self.format = FORMATS[form]
+        self.layer = layer
         self.snap_length = snap_length
         self.memory = bytearray(PCAP_NG_HEADER)
         cursor_set(&target, <uint8_t *> PyByteArray_AS_STRING(self.memory), PCAP_NG_HEADER)
         self.end = pcap_write_header(
-            &target, self.format, PCAP_ETHERNET if is_ethernet else PCAP_RAW, snap_length)
+            &target, self.format, PCAP_ETHERNET if layer == 2 else PCAP_RAW, snap_length)
 
     def start(self):
         """Write the header of the file."""
@@ -101,16 +104,19 @@ cdef class Output(Capture):
         finally:
             self.is_busy = False
 
-    def write(self, Slots batch not None, times, originals, where):
-        """How many packets of a batch were written: all but those that `where` leaves out."""
+    def write(self, Slots batch not None, times, originals, bytes order):
+        """How many packets of a batch were written: those whose numbers `order` has, as int32, or all."""
         cdef int count = batch.used
-        cdef Column time_of = Column(times, 8, count)
-        cdef Column original_of = None if originals is None else Column(originals, 8, count)
-        cdef Column wanted = None if where is None else Column(where, 1, count)
+        cdef Column time_of = Column(times, count)
+        cdef Column original_of = None if originals is None else Column(originals, count)
+        if batch.link_layer != self.layer:
+            raise ValueError(
+                f"the layer of the batch is {batch.link_layer}, and that of the capture {self.layer}: frames go to a "
+                "Writer(..., layer=2), and a batch that was filled with frames says so by batch.layer = 2")
         self.enter()
         try:
             return self.encode(
-                &batch.view, count, <int64_t *> time_of.buffer.buf, time_of.step, original_of, wanted)
+                &batch.view, count, <int64_t *> time_of.buffer.buf, time_of.step, original_of, order)
         finally:
             self.is_busy = False
 
@@ -144,43 +150,46 @@ cdef class Output(Capture):
             self.is_busy = False
 
     cdef int encode(
-        self, SlotView *slots, int count, const int64_t *times, Py_ssize_t step, Column originals, Column where,
+        self, SlotView *slots, int count, const int64_t *times, Py_ssize_t step, Column originals, bytes order,
     ) except -1:
         cdef Cursor target
-        cdef uint8_t *wanted = NULL if where is None else <uint8_t *> where.buffer.buf
+        cdef const int32_t *numbers = NULL if order is None else <const int32_t *> PyBytes_AS_STRING(order)
+        cdef int packets = count if order is None else <int> (len(order) // sizeof(int32_t))
         cdef int32_t length
         cdef uint32_t captured
         cdef int64_t original
         cdef size_t size
-        cdef int packets
         cdef int i = 0
+        cdef int number
         self.drain()
         cursor_set(&target, NULL, 0)
         while True:
             # The first time nothing is written, for there is no room, and then there is as much as that took.
             size = 0
-            packets = 0
+            number = 0
             with nogil:
-                for i in range(count):
-                    if wanted != NULL and not wanted[i * where.step]:
-                        continue
-                    length = (<volatile int32_t *> slots.lengths)[i]
-                    if not 1 <= length <= slots.slot_size or not pcap_holds(self.format, times[i * step]):
+                for i in range(packets):
+                    number = i if numbers == NULL else numbers[i]
+                    if number >= count:
+                        break
+                    length = (<volatile int32_t *> slots.lengths)[number]
+                    if not 1 <= length <= slots.slot_size or not pcap_holds(self.format, times[number * step]):
                         break
                     captured = min(<uint32_t> length, self.snap_length)
                     original = length
                     if originals is not None:
-                        original = max((<int64_t *> originals.buffer.buf)[i * originals.step], original)
+                        original = max((<int64_t *> originals.buffer.buf)[number * originals.step], original)
                     if target.data != NULL:
                         pcap_write(
-                            &target, size, self.format, slots.data + i * slots.stride, captured,
-                            <uint32_t> min(original, <int64_t> 0xffffffff), times[i * step])
+                            &target, size, self.format, slots.data + number * slots.stride, captured,
+                            <uint32_t> min(original, <int64_t> 0xffffffff), times[number * step])
                     size += pcap_record_size(self.format, captured)
-                    packets += 1
                 else:
-                    i = count
-            if i < count:
-                raise unwritable(i, slots.lengths[i], slots.slot_size, times[i * step])
+                    i = packets
+            if number >= count and packets:
+                raise IndexError(f"packet {number} of a batch that holds {count}")
+            if i < packets:
+                raise unwritable(number, slots.lengths[number], slots.slot_size, times[number * step])
             if target.data != NULL or size == 0:
                 break
             if len(self.memory) < <Py_ssize_t> size:
@@ -301,8 +310,8 @@ cdef class Input(Capture):
     def read_into(self, Slots batch not None, times, originals):
         """How many packets went to the slots of a batch; 0 at the end."""
         cdef int capacity = batch.view.capacity
-        cdef Column time_of = Column(times, 8, capacity, True)
-        cdef Column original_of = Column(originals, 8, capacity, True)
+        cdef Column time_of = Column(times, capacity, True)
+        cdef Column original_of = Column(originals, capacity, True)
         cdef int count = 0
         self.enter()
         try:
@@ -312,6 +321,8 @@ cdef class Input(Capture):
                 with nogil:
                     count = self.deliver(&batch.view, count, time_of, original_of)
                 batch.used = count    # should the file raise, these are there
+                if count:
+                    batch.link_layer = self.walk.layer
                 if count == capacity or self.outcome < 0 or count and not self.is_patient or not self.fill():
                     break
             if count == 0:

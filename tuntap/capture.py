@@ -113,13 +113,13 @@ class Writer(_File):
             format = "pcap" if is_pcap else "pcapng"
         if format not in ("pcap", "pcapng"):
             raise ValueError(f'format must be "pcap" or "pcapng", not {format!r}')
-        is_ethernet = parse_integer(layer, "layer", _FRAMES, _PACKETS) == _FRAMES
+        layer = parse_integer(layer, "layer", _FRAMES, _PACKETS)
         snap_length = parse_integer(snap_length, "snap_length", 1, _capture.PACKET_MAX)
         self.format = format
         opened, is_ours = _open(file, "wb")
         super().__init__(opened, is_ours)
         try:
-            self._output = _capture.Output(opened, format, is_ethernet, snap_length)
+            self._output = _capture.Output(opened, format, layer, snap_length)
             self._output.start()
         except BaseException:
             super().close()
@@ -141,8 +141,8 @@ class Writer(_File):
             Its first `batch.count` packets.
         timestamps : int or array of int64, shape (count,) or longer, optional
             Nanoseconds since 1970; one number stands for all, and None for now.
-        where : array of bool, shape (count,) or longer, optional
-            Leaves out packets where it is False.
+        where : array of bool, shape (count,), or of int, optional
+            Write these packets only: those where a mask is true, or of these numbers, in their order.
         original_lengths : array of int, shape (count,) or longer, optional
             Bytes that packets had before they were cut, such as `Reader.original_lengths`.
 
@@ -154,8 +154,10 @@ class Writer(_File):
         Raises
         ------
         ValueError
-            A length is below 1 or above the slot size, or a time is not within those of the format (pcap:
-            to 2106).  Nothing was written.
+            A length is below 1 or above the slot size, a time is not within those of the format (pcap: to
+            2106), or the layer of the batch is another.  Nothing was written.
+        IndexError
+            `where` selects a packet that the batch does not hold.
         OSError
             As from the file.
         """
@@ -164,7 +166,7 @@ class Writer(_File):
             batch,
             _numbers(time.time_ns() if timestamps is None else timestamps, "timestamps"),
             None if original_lengths is None else _numbers(original_lengths, "original_lengths"),
-            None if where is None else _numbers(where, "where", "b", np.bool_),
+            None if where is None else batch._select(where),
         )
 
     def write_packet(self, packet: Readable, time_ns: int | None = None) -> None:
@@ -196,15 +198,13 @@ class Writer(_File):
         super().close()
 
 
-def _numbers(
-    values: npt.ArrayLike, what: str, kinds: str = "iu", dtype: type[np.generic] = np.int64
-) -> npt.NDArray[Any]:
+def _numbers(values: npt.ArrayLike, what: str) -> npt.NDArray[np.int64]:
     array = np.asarray(values)
-    if array.dtype.kind not in kinds and array.size:
-        raise TypeError(f"{what} must be of dtype {np.dtype(dtype).name}, not {array.dtype}")
+    if array.dtype.kind not in "iu" and array.size:
+        raise TypeError(f"{what} must be of dtype int64, not {array.dtype}")
     if array.ndim > 1:
         raise ValueError(f"{what} must have 1 dimension, not {array.ndim}")
-    return np.ascontiguousarray(array, dtype)
+    return np.ascontiguousarray(array, np.int64)
 
 
 class Reader(_File):
@@ -282,8 +282,8 @@ class Reader(_File):
         Parameters
         ----------
         batch : PacketBatch
-            Its `count` is set.  A packet that was cut, by the snap length of the capture or by the slot, is
-            in `batch.truncated`.
+            Its `count` and `layer` are set.  A packet that was cut, by the snap length of the capture or by
+            the slot, is in `batch.truncated`.
         timestamps : ndarray of int64, shape (capacity,) or longer, optional
             Where the times go, and `Reader.timestamps` from now on.
 

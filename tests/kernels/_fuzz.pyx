@@ -31,6 +31,11 @@ from tuntap._kernels.ip cimport (
     PROTOCOL_UDP, PROTOCOL_UDPLITE, TCP_HEADER_SIZE, UDP_HEADER_SIZE, Layout, find_layout, is_extension,
 )
 from tuntap._kernels.rewrite cimport *
+from tuntap._kernels.pcap cimport (
+    PCAP_CLASSIC, PCAP_ETHERNET, PCAP_FILE_HEADER, PCAP_MORE, PCAP_NG, PCAP_NG_HEADER, PCAP_PACKET, PCAP_RAW,
+    PcapRecord, PcapWalk, pcap_begin, pcap_feed, pcap_holds, pcap_may_end, pcap_next, pcap_record_size, pcap_write,
+    pcap_write_header,
+)
 from tuntap._kernels.virtio cimport (
     VIRTIO_F_NEEDS_CSUM, VIRTIO_GSO_NONE, VIRTIO_HEADER_SIZE, VirtioHeader, virtio_decode, virtio_encode,
 )
@@ -122,6 +127,24 @@ cdef enum:
     BUILT_FRAMES
     BUILT_PAYLOADS
     NOT_BUILT
+    CLASSIC_PACKETS
+    BLOCK_PACKETS
+    SIMPLE_PACKETS
+    BIG_ENDIAN
+    HEADERS_OFF
+    PASSED_OVER
+    REWRITTEN
+    WHOLE_CAPTURES
+    TORN_CAPTURES
+    NO_CAPTURES
+    OTHER_VERSIONS
+    BROKEN_SIZES
+    MISMATCHES
+    BROKEN_OPTIONS
+    NO_INTERFACES
+    LATE_TIMES
+    OTHER_LINKS
+    OTHER_LAYERS
     REACHABLE
 
 cdef struct Input:
@@ -1179,6 +1202,115 @@ cdef void fuzz_build(Input *rest) noexcept nogil:
     if payload != NULL:
         free(payload)
     free(data)
+# --- pcap ---
+
+cdef PcapWalk whole
+cdef PcapWalk stepped
+cdef PcapWalk again
+
+# Which of the reachable an outcome of pcap_next is.
+cdef int *OUTCOMES = [
+    TORN_CAPTURES, NO_CAPTURES, OTHER_VERSIONS, BROKEN_SIZES, MISMATCHES, BROKEN_OPTIONS, NO_INTERFACES, NO_INTERFACES,
+    LATE_TIMES, OTHER_LINKS, OTHER_LAYERS,
+]
+
+
+cdef void fuzz_captures(Input *rest) noexcept nogil:
+    """A file, any, read at once and in pieces: the same comes out."""
+    cdef uint8_t options = take8(rest)
+    cdef int layer = options & 3
+    cdef size_t step = 16 + take8(rest)
+    cdef size_t size = rest.size
+    cdef uint8_t *data = block_of(rest.data, size)
+    cdef uint8_t *piece = NULL
+    cdef size_t start = 0         # of the piece
+    cdef size_t end = 0
+    cdef size_t before = 0
+    cdef int outcome
+    cdef int result
+    cdef PcapRecord record
+    cdef PcapRecord other
+    layer = 0 if layer == 1 else layer
+    pcap_begin(&whole, layer)
+    pcap_begin(&stepped, layer)
+    pcap_feed(&whole, data, size)
+    pcap_feed(&stepped, NULL, 0)
+    while True:
+        outcome = pcap_next(&whole, &record)
+        result = pcap_next(&stepped, &other)
+        while result == PCAP_MORE and end < size:
+            start += stepped.at
+            end = min(end + step, size)
+            free(piece)
+            piece = block_of(data + start, end - start)
+            pcap_feed(&stepped, piece, end - start)
+            result = pcap_next(&stepped, &other)
+        check(result == outcome, b"what comes in pieces is the same")
+        check(whole.skipped == stepped.skipped, b"as many are passed over in pieces")
+        if outcome != PCAP_PACKET:
+            break
+        check(before <= record.at < whole.at <= size, b"a record lies behind the one in front")
+        before = whole.at
+        check_capture(&record, data, size)
+        check(start + stepped.at == whole.at, b"pieces are read as far")
+        check(
+            other.captured == record.captured and other.original == record.original
+            and other.time_ns == record.time_ns and memcmp(other.packet, record.packet, record.captured) == 0,
+            b"a packet in pieces is the same",
+        )
+        reached[CLASSIC_PACKETS] += whole.format == PCAP_CLASSIC
+        reached[BLOCK_PACKETS] += whole.format == PCAP_NG
+        reached[SIMPLE_PACKETS] += whole.format == PCAP_NG and record.time_ns == 0
+        reached[BIG_ENDIAN] += whole.is_big
+        reached[HEADERS_OFF] += whole.link_type not in (PCAP_ETHERNET, PCAP_RAW)
+    check(pcap_next(&stepped, &other) == outcome == pcap_next(&whole, &record), b"the end is for good")
+    check(start + stepped.at == whole.at or outcome == PCAP_MORE, b"pieces end where the whole does")
+    check(pcap_may_end(&stepped) == pcap_may_end(&whole), b"a whole file is one in pieces")
+    reached[PASSED_OVER] += whole.skipped
+    if outcome == PCAP_MORE and pcap_may_end(&whole):
+        reached[WHOLE_CAPTURES] += 1
+    else:
+        reached[OUTCOMES[-outcome]] += 1
+    free(piece)
+    free(data)
+
+
+cdef void check_capture(const PcapRecord *record, const uint8_t *data, size_t size) noexcept nogil:
+    """What was read can be written, and is the same then."""
+    cdef int format
+    cdef size_t room
+    cdef size_t header
+    cdef uint8_t *target
+    cdef Cursor cursor
+    cdef PcapRecord copy
+    check(data <= record.packet < record.packet + record.captured <= data + size, b"a packet lies in the file")
+    check(1 <= record.captured <= record.original <= 0xffffffff, b"a packet has no more than it had")
+    for format in range(PCAP_CLASSIC, PCAP_NG + 1):
+        if not pcap_holds(format, record.time_ns):
+            continue
+        header = PCAP_FILE_HEADER if format == PCAP_CLASSIC else PCAP_NG_HEADER
+        room = header + pcap_record_size(format, record.captured)
+        target = block_of(NULL, room)
+        cursor_set(&cursor, target, room)
+        check(pcap_write_header(&cursor, format, PCAP_RAW, 0) == header, b"a header has its size")
+        check(
+            header + pcap_write(
+                &cursor, header, format, record.packet, <uint32_t> record.captured, <uint32_t> record.original,
+                record.time_ns) == room,
+            b"a record has its size",
+        )
+        check(not cursor.failed, b"what is written fits")
+        pcap_begin(&again, 0)
+        pcap_feed(&again, target, room)
+        check(pcap_next(&again, &copy) == PCAP_PACKET, b"what is written is read")
+        check(
+            copy.captured == record.captured and copy.original == record.original
+            and copy.time_ns == record.time_ns and memcmp(copy.packet, record.packet, copy.captured) == 0,
+            b"what is read is what was written",
+        )
+        check(pcap_next(&again, &copy) == PCAP_MORE and pcap_may_end(&again), b"and nothing else")
+        free(target)
+        reached[REWRITTEN] += 1
 
 
 # --- what libFuzzer calls ---
@@ -1199,6 +1331,9 @@ cdef public int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) noexcep
             fuzz_build(&rest)
         else:
             fuzz_update(&rest)
+        return 0
+    if target & 32:
+        fuzz_captures(&rest)
         return 0
     target &= 7
     if target == 0:
@@ -1232,6 +1367,9 @@ cdef public void fuzz_report() noexcept nogil:
         b"fixed tcp", b"fixed udp", b"fixed udplite", b"fixed icmp", b"fixed icmpv6", b"fixed in part", b"begun",
         b"updated", b"updated wrong ones", b"updated fragments", b"updated frames", b"not updated",
         b"built ipv4", b"built ipv6", b"built frames", b"built payloads", b"not built",
+        b"classic packets", b"block packets", b"simple packets", b"big endian", b"headers off", b"passed over",
+        b"rewritten", b"whole captures", b"torn captures", b"no captures", b"other versions", b"broken sizes",
+        b"mismatches", b"broken options", b"no interfaces", b"late times", b"other links", b"other layers",
     ]
     for i in range(REACHABLE):
         fprintf(stderr, b"reached: %s %llu\n", names[i], <unsigned long long> reached[i])

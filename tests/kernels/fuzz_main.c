@@ -10,6 +10,7 @@ PyMODINIT_FUNC PyInit_columns(void);
 PyMODINIT_FUNC PyInit_gso(void);
 PyMODINIT_FUNC PyInit_gro(void);
 PyMODINIT_FUNC PyInit_rewrite(void);
+PyMODINIT_FUNC PyInit_pcap(void);
 PyMODINIT_FUNC PyInit__fuzz(void);
 void fuzz_report(void);
 
@@ -47,6 +48,7 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
     PyImport_AppendInittab("tuntap._kernels.gso", PyInit_gso);
     PyImport_AppendInittab("tuntap._kernels.gro", PyInit_gro);
     PyImport_AppendInittab("tuntap._kernels.rewrite", PyInit_rewrite);
+    PyImport_AppendInittab("tuntap._kernels.pcap", PyInit_pcap);
     PyImport_AppendInittab("_fuzz", PyInit__fuzz);
     Py_InitializeEx(0);
     if (PyRun_SimpleString(FINDER) < 0 || !PyImport_ImportModule("_fuzz")) {

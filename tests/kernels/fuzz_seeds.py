@@ -10,13 +10,14 @@ from pathlib import Path
 
 import kinds
 from flows import renumbered
-from twins import record
+from twins import capture_block, capture_header, capture_interface, capture_record, capture_section, record
 
 from tuntap import _columns, offload, testing
 
 SUMS, HEADERS, GSO, RECORDS, PACKETS, FLOWS, ROWS, LONG_FLOWS = 0, 1, 2, 3, 4, 5, 6, 7
 FIX, BUILD, UPDATE = 64, 65, 66
 UNFINISHED, RIGHT_BEFORE = 2, 4  # options of these
+CAPTURES = 32
 IS_FRAME, WITH_CHECKSUM, AROUND_THE_END = 1, 2, 4  # options of GSO
 ALL_TYPES, FRAMES, TRUSTED, RENUMBERED, FIXED = 14, 16, 32, 64, 128  # of the three behind it
 SMALL, LARGE, REPEATED = 64, 128, 192  # where a packet of a flow has its size from
@@ -48,7 +49,46 @@ def listed(packets):
     return b"".join(struct.pack("!H", len(packet) - 1) + packet for packet in packets)
 
 
+def captures():
+    """Files of each kind, and what can be wrong with them."""
+    packets = [testing.udp("10.0.0.1", "10.0.0.2", 7, 9, bytes(size)) for size in (0, 5, 40)]
+    for form in ("pcap", "pcapng"):
+        for link, head in (
+            (101, b""), (1, b"\2" * 12 + b"\x81\0\0\5\x08\0"), (0, b"\2\0\0\0"),
+            (113, bytes(14) + b"\x08\0"), (276, b"\x08\0" + bytes(18)), (127, b""),
+        ):  # fmt: skip
+            records = [capture_record(form, head + packet, 10**18 + 7) for packet in packets]
+            yield capture_header(form, link, 65535) + b"".join(records)
+            yield capture_header(form, link, 65535) + b"".join(records)[:-3]
+        yield capture_header(form, 101, 65535) + capture_record(form, packets[0], 5)[:-1] + b"\1"
+    for order, magic in ((">", 0xA1B2C3D4), (">", 0xA1B23C4D), ("<", 0xA1B2C3D4)):
+        for version in (1, 2):
+            yield (
+                struct.pack(order + "IHHIIII", magic, version, 4, 0, 0, 9, 101)
+                + struct.pack(order + "IIII", 1, 2, 28, 28)
+                + packets[0]
+            )
+    for order in "<>":
+        size = struct.pack(order + "I", 28)
+        enhanced = struct.pack(order + "IIIII", 0, 1, 2, 28, 28) + packets[0]
+        blocks = capture_block(99, b"what", order) + capture_block(3, size + packets[0], order)
+        blocks += capture_block(2, enhanced, order) + capture_block(6, enhanced, order)
+        late = capture_block(6, struct.pack(order + "IIIII", 0, 2**32 - 1, 2, 28, 28) + packets[0], order)
+        for options in ((), ((9, b"\x09"), (14, bytes(8))), ((9, b"\x83"), (0, b"")), ((9, b"\6\6"),)):
+            head = capture_section(order) + capture_interface(101, 60, order, *options)
+            yield head + blocks
+            yield head + late
+            yield head + capture_interface(1, 0, order) + blocks.replace(enhanced, b"\0\0\0\1" + enhanced[4:])
+            yield head + blocks[:-4] + size
+        yield capture_section(order) + blocks
+        yield capture_section(order, (2, 0)) + blocks
+    yield b"no capture"
+
+
 def seeds():
+    for number, data in enumerate(captures()):
+        for layer in (0, 2, 3):
+            yield bytes([CAPTURES, layer, 7 * number & 0xFF]) + data
     for size in (0, 63, 64, 300, 4000):
         yield struct.pack("!BBHQHH", SUMS, 3, size, 2**64 - 1, 1, 2) + bytes(range(7))
     for options, layout in enumerate([(8, 4), (16, 4), (8, 8), (16, 8)]):
