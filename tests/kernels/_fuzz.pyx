@@ -30,12 +30,12 @@ from tuntap._kernels.ip cimport (
     ETHERNET_HEADER_SIZE, IPV4_HEADER_SIZE, IPV6_HEADER_SIZE, PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_TCP,
     PROTOCOL_UDP, PROTOCOL_UDPLITE, TCP_HEADER_SIZE, UDP_HEADER_SIZE, Layout, find_layout, is_extension,
 )
-from tuntap._kernels.rewrite cimport *
 from tuntap._kernels.pcap cimport (
     PCAP_CLASSIC, PCAP_ETHERNET, PCAP_FILE_HEADER, PCAP_MORE, PCAP_NG, PCAP_NG_HEADER, PCAP_PACKET, PCAP_RAW,
     PcapRecord, PcapWalk, pcap_begin, pcap_feed, pcap_holds, pcap_may_end, pcap_next, pcap_record_size, pcap_write,
     pcap_write_header,
 )
+from tuntap._kernels.rewrite cimport *
 from tuntap._kernels.virtio cimport (
     VIRTIO_F_NEEDS_CSUM, VIRTIO_GSO_NONE, VIRTIO_HEADER_SIZE, VirtioHeader, virtio_decode, virtio_encode,
 )
