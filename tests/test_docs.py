@@ -43,12 +43,25 @@ def traffic(net):
 
 
 def test_the_first_example_runs(traffic):
-    [block] = python_blocks(README)
+    block, _ = python_blocks(README)
     scope: dict[str, object] = {}
     exec(block, scope)
     assert isinstance(scope["n"], int)
     assert scope["n"] >= 1
     assert tuntap.interfaces() == []
+
+
+def test_the_second_example_sends_what_it_selects():
+    _, block = python_blocks(README)
+    batch = tuntap.PacketBatch(4, 1500)
+    batch.fill([testing.udp("10.0.0.1", "10.0.0.2", 5000, port, b"x") for port in (53, 54, 53)])
+    other, far_end = testing.pair()
+    with other, far_end:
+        exec(block, {"batch": batch, "other": other})
+        received = [far_end.recv(timeout=5) for _ in range(2)]
+        assert [packet[8] for packet in received] == [63, 63]
+        with pytest.raises(TimeoutError):
+            far_end.recv(timeout=0)
 
 
 @pytest.mark.parametrize("command", re.findall(r"^    tuntap (\w+)", README.read_text(), re.MULTILINE))
