@@ -1,5 +1,6 @@
 """Captures: what is written is read, by us and by others; damage, interruptions and time."""
 
+import asyncio
 import contextlib
 import errno
 import gzip
@@ -25,7 +26,7 @@ from scapy.layers.l2 import Ether
 from scapy.utils import PcapNgReader, PcapNgWriter, PcapReader, PcapWriter, rdpcap, wrpcap
 
 import tuntap
-from tuntap import PacketBatch, PacketError, UnsupportedError, capture, testing
+from tuntap import PacketBatch, PacketError, UnsupportedError, aio, capture, testing
 from tuntap.capture import Reader, Writer, replay
 
 sys.path.insert(0, str(Path(__file__).parent / "kernels"))
@@ -1216,8 +1217,29 @@ def test_distances_of_any_two_times():
         ([0, 5, 0, 9], [0, 5, 0, 4]),
     ):
         array = np.array(times, np.int64)
-        assert capture._distances(array, array[0]).tolist() == found
-    assert capture._distances(np.array([0, 0, 9]), np.int64(7)).tolist() == [0, 0, 2]
+        distances, last = capture._distances(array, array[0])
+        assert (distances.tolist(), last) == (found, array[array != 0][-1])
+    distances, last = capture._distances(np.array([0, 0, 9, 0]), np.int64(7))
+    assert (distances.tolist(), last) == ([0, 0, 2, 0], 9)
+    distances, last = capture._distances(np.array([0, 0]), np.int64(7))
+    assert (distances.tolist(), last) == ([0, 0], 7)
+
+
+def test_a_schedule_goes_on_over_batches(ends):
+    """One of several batches, at whose borders the clock jumps and times are missing."""
+    first, second = ends
+    times = times_from(10**18, 800, 100_000)
+    for border in (255, 256, 511, 512, 513):
+        times[border] = 0
+    times[700] = 10**18
+    found = []
+    thread = threading.Thread(target=lambda: found.extend(second.recv(timeout=PATIENCE) for _ in times))
+    thread.start()
+    done = replay(io.BytesIO(written([PACKETS[0]] * 800, times)), first, speed=2)
+    thread.join(PATIENCE)
+    assert (done.packets, len(found)) == (800, 800)
+    # 80 ms, and from the jump back by 70 ms forward again, at twice the speed.
+    assert 0.07 < done.seconds < 5
 
 
 def test_replay_of_paths_files_and_readers(ends, tmp_path):
@@ -1407,6 +1429,26 @@ def test_what_a_device_receives_is_written(net, tmp_path):
             tun.recv_batch(batch, timeout=PATIENCE)
             count += writer.write(batch)
     assert [packet[UDP].load for packet in rdpcap(str(path))] == [bytes([number]) for number in range(20)]
+
+
+@pytest.mark.parametrize("library", ["asyncio", "trio"])
+def test_replay_in_an_event_loop(library):
+    if library == "trio":
+        import trio
+    data = written(PACKETS, times_from(NOW, 10, 20_000_000))
+
+    async def main():
+        first, second = testing.pair(aio.Tun)
+        with first, second:
+            done = await aio.replay(io.BytesIO(data), first, loop=2, speed=2)
+            found = [await second.recv(timeout=PATIENCE) for _ in range(done.packets)]
+            with pytest.raises(TypeError, match=r"aio\.replay"):
+                replay(io.BytesIO(data), first)
+            return done, found
+
+    done, found = trio.run(main) if library == "trio" else asyncio.run(main())
+    assert (done.packets, found) == (20, PACKETS * 2)
+    assert 0.18 <= done.seconds < PATIENCE
 
 
 def test_public_names():

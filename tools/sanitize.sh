@@ -20,7 +20,7 @@ while [ $# -gt 0 ]; do
     *) break ;;
   esac
 done
-[ $# -gt 0 ] || set -- tests/kernels tests/test_{batch,bpf,lifecycle,offload,packets,parallel,records,testing}.py
+[ $# -gt 0 ] || set -- tests/kernels tests/test_{batch,bpf,capture,lifecycle,offload,packets,parallel,records,testing}.py
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT

@@ -19,6 +19,7 @@ from tuntap._errors import ClosedError, DeviceGoneError, PacketError
 from tuntap._events import EventSource, LinkEvent
 from tuntap._transport import PacketTransport
 from tuntap._turns import AsyncCalls, call, running_trio
+from tuntap.capture import Reader, Replay, Schedule, Source
 from tuntap.framed import Codec, Reading, Writing
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "Tun",
     "create_tap_endpoint",
     "create_tun_endpoint",
+    "replay",
 ]
 
 _T = TypeVar("_T")
@@ -315,3 +317,34 @@ class Framed(Generic[_T]):
 
     async def __aexit__(self, *unused: object) -> None:
         self.device.close()
+
+
+async def replay(
+    source: Source | Reader,
+    device: Queue | Tun | Tap,
+    *,
+    speed: float = 1.0,
+    loop: int | None = 1,
+    timeout: float | None = None,
+) -> Replay:
+    """Send the packets of a capture in their time; see `tuntap.capture.replay`.
+
+    As exact as the clock of the loop, and it reads the file within the loop.  A `close` of the device is
+    noticed when the next packet is due; cancel the task to end it at once.
+    """
+    schedule = Schedule(source, device, speed, loop)
+    trio = running_trio()
+    sleep = asyncio.sleep if trio is None else trio.sleep
+    for batch in schedule:
+        while schedule.sent < batch.count:
+            due = schedule.next_due()
+            if due > 0:
+                await sleep(due / 1e9)
+                continue
+            try:
+                schedule.note_sent(
+                    await device.send_batch(batch, timeout, start=schedule.sent, stop=schedule.stop)
+                )
+            except PacketError:
+                schedule.note_refused()
+    return schedule.result()

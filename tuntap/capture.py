@@ -23,6 +23,7 @@ from tuntap import _capture, _core
 from tuntap._batch import PacketBatch
 from tuntap._config import parse_integer
 from tuntap._errors import InterruptError, PacketError, UnsupportedError
+from tuntap._turns import AsyncCalls
 
 if TYPE_CHECKING:
     from tuntap._core import Event, Readable
@@ -387,7 +388,9 @@ def replay(
     TimeoutError, LinkDownError, ClosedError, InterruptError, DeviceGoneError
         As for `Tun.send_batch`; the waits between packets end as those for room do.
     """
-    schedule = _Schedule(source, device, speed, loop)
+    if isinstance(device, AsyncCalls):
+        raise TypeError("a device of tuntap.aio is for tuntap.aio.replay()")
+    schedule = Schedule(source, device, speed, loop)
     for batch in schedule:
         while schedule.sent < batch.count:
             due = schedule.next_due()
@@ -415,7 +418,7 @@ def _wait(device: Queue, nanoseconds: float, event: Event | None) -> None:
             time.sleep(max(left - _FINE, 0) / 1e9)
 
 
-class _Schedule:
+class Schedule:
     """When the packets of a capture are due, and what became of them."""
 
     def __init__(self, source: Source | Reader, device: Queue, speed: float, loop: int | None) -> None:
@@ -440,14 +443,14 @@ class _Schedule:
         batch = self._batch
         end = 0.0
         for reader in self._readers():
-            last = None  # time in the capture
+            last: np.int64 | None = None  # time in the capture
             while reader.read_into(batch):
                 self._check(reader)
                 times = reader.timestamps[: batch.count]
                 last = times[0] if last is None else last
-                distances = _distances(times, last) / self._speed
-                self._due = end + np.cumsum(distances)
-                end, last = self._due[-1], times[-1]
+                distances, last = _distances(times, last)
+                self._due = end + np.cumsum(distances / self._speed)
+                end = self._due[-1]
                 self._start = self._start or time.monotonic_ns()
                 self.sent = self.stop = 0
                 yield batch
@@ -501,11 +504,12 @@ class _Schedule:
         return Replay(self._packets, self._bytes, seconds, self._lateness / 1e9, self._dropped)
 
 
-def _distances(times: npt.NDArray[np.int64], last: np.int64) -> npt.NDArray[np.uint64]:
-    """Nanoseconds between each packet and the one in front of it, which for the first was at `last`."""
+def _distances(times: npt.NDArray[np.int64], last: np.int64) -> tuple[npt.NDArray[np.uint64], np.int64]:
+    """Nanoseconds between each packet and the one in front of it, at first `last`; the time of the last."""
     # Where no time was noted, it is that of the packet in front.
     known = np.maximum.accumulate(np.where(times != 0, np.arange(1, times.size + 1), 0))
     times = np.concatenate(([last], times))[known]
     before = np.concatenate(([last], times[:-1]))
     # Without a sign, for the distance between any two.
-    return np.where(times > before, times.view(np.uint64) - before.view(np.uint64), np.uint64(0))
+    distances = np.where(times > before, times.view(np.uint64) - before.view(np.uint64), np.uint64(0))
+    return distances, times[-1]
