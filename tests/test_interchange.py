@@ -214,6 +214,11 @@ class TestEveryTable:
         table = {**batch.columns(out=Columns(3, ["src_port"])), "score": np.array([0.5, 1.5, 2.5, 3.5])}
         assert as_lists(convert(table)) == {"src_port": [1000, 1001, 1002], "score": [0.5, 1.5, 2.5]}
 
+    @pytest.mark.parametrize("shape", [(3, 2), (3, 16), (3, 2, 2)])
+    def test_a_column_that_is_none(self, convert, shape):
+        with pytest.raises(TypeError, match="column 'score'"):
+            convert({"score": np.zeros(shape, np.float32)})
+
     def test_the_headers_of_super_packets(self, convert):
         assert as_lists(convert(filled([b"x"] * 2).headers, 2)) == {
             name: [0, 0] for name in ("flags", "gso_type", "hdr_len", "gso_size", "csum_start", "csum_offset")

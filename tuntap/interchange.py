@@ -218,7 +218,11 @@ def arrays_of(table: Table, rows: int, copy: bool) -> dict[str, npt.NDArray[Any]
     """The first rows of each column."""
     copy = parse_flag(copy, "copy")
     names = table.dtype.names or () if isinstance(table, np.ndarray) else table
-    return {name: table[name][:rows].copy() if copy else table[name][:rows] for name in names}
+    arrays = {name: np.asarray(table[name])[:rows] for name in names}
+    for name, array in arrays.items():
+        if array.ndim != 1 and (array.ndim != 2 or array.dtype != np.uint8):
+            raise TypeError(f"column {name!r} is neither numbers nor addresses: {array.dtype}, {array.shape}")
+    return {name: array.copy() for name, array in arrays.items()} if copy else arrays
 
 
 def arrow_array(pa: ModuleType, array: npt.NDArray[Any]) -> pyarrow.Array:
