@@ -1,6 +1,7 @@
 """Packets made of rows, beside those that scapy makes of the same fields."""
 
 import errno
+import sys
 
 import flows
 import pytest
@@ -167,7 +168,7 @@ def test_every_size(harness, version, protocol):
             assert (result, intact) == (headers + size, True)
             assert packet[headers:] == (NOISE[:size] if payload is not None else bytes(size))
             assert twin.fix(packet, False) == (True, packet)
-    for size in (largest + 1, largest + 8, 65535, 65536, 2**31, 2**32 - 1):
+    for size in (largest + 1, largest + 8, 65535, 65536, 2**31, 2**32 - 1, 2 * sys.maxsize + 1):
         if size > largest:
             payload = NOISE if size <= len(NOISE) else None
             result, packet, intact = harness.row_build(fields, payload, size, 70_000, guard=16)

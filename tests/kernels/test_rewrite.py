@@ -31,7 +31,7 @@ from tuntap import _columns, testing
 
 SOURCES = {4: bytes([10, 0, 0, 1, 192, 0, 2, 7]), 6: bytes.fromhex("fd" + "00" * 14 + "01") + NOISE[40:56]}
 WITH_CHECKSUM = {4: [TCP, UDP, UDPLITE, ICMP], 6: [TCP, UDP, UDPLITE, ICMPV6]}
-TAGS = [b"", b"\x81\x00\x60\x05", b"\x88\xa8\x00\x07\x81\x00\xe0\x05"]
+TAGS = [b"", b"\x81\x00\x70\x05", b"\x88\xa8\x00\x07\x81\x00\xe0\x05"]
 FINAL = NOISE[100:116]
 
 
@@ -221,7 +221,7 @@ def test_what_has_no_checksum_that_is_known(harness):
 
 def test_what_needs_no_checksum_is_right(harness):
     for version in (4, 6):
-        for protocol in (GRE, ESP, 59, ICMPV6 if version == 4 else ICMP):
+        for protocol in (GRE, ESP, 59, *((ICMPV6, AH, HOP_BY_HOP) if version == 4 else (ICMP,))):
             packet = made(version, protocol, NOISE[:40], kind=8)
             data = packet.data if version == 6 else packet.data[:10] + b"\0\0" + packet.data[12:]
             assert harness.rewrite_fix(data) == (True, packet.data, True)
