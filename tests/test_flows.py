@@ -267,9 +267,7 @@ class TestRealPackets:
         batch.columns(out=columns)
         batch.fill([testing.udp("10.0.0.1", "10.0.0.2", 1, 3, b"")] * 3)
         table = FlowTable()
-        with pytest.raises(ValueError, match="give count="):
-            table.add(batch.columns(out=columns))
-        table.add(columns, count=batch.count)
+        table.add(batch.columns(out=columns))
         table.add(dict(columns), np.arange(100), count=1)
         assert [(row["dst_port"], row["packets"]) for row in table.to_table()] == [(3, 4)]
         table.add(columns, count=0)

@@ -114,7 +114,7 @@ class FlowTable:
         timestamps : int, or array of int, shape (count,) or longer, optional
             When the packets came, in nanoseconds since 1970; one number stands for all, and None for now.
         count : int, optional
-            How many rows are packets; all by default.  `Columns` do not know it.
+            How many rows are packets; by default all, or those of `Columns` that were filled last.
 
         Raises
         ------
@@ -125,7 +125,7 @@ class FlowTable:
         if missing := [name for name in FIELDS if name not in names]:
             raise ValueError(f"there is no column {', '.join(missing)}: use batch.columns(flows.FIELDS)")
         if isinstance(columns, Columns) and count is None:
-            raise ValueError("columns have room for more packets than there are: give count=batch.count")
+            count = columns.count
         available = len(columns["length"])
         count = available if count is None else parse_integer(count, "count", 0, available)
         times = np.asarray(time.time_ns() if timestamps is None else timestamps)
