@@ -420,7 +420,7 @@ class TestEnd:
             port = _core.Port()
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             with ours, theirs:
-                port._adopt(ours.fileno())
+                port._adopt(ours.fileno(), 2)
                 framing.receive_records(port, *bpf.MACOS, 1 << 26)
                 if is_closed:
                     port.close()

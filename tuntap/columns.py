@@ -253,7 +253,8 @@ def check_source(
             raise ValueError(f"{name!r} cannot be {what}; what can is {possible}")
         if name not in names:
             raise ValueError(f"{name!r} is not among the columns")
-    return {name: _values(name, source[name]) for name in wanted}
+    count = source.count if isinstance(source, Columns) else None
+    return {name: _values(name, source[name] if count is None else source[name][:count]) for name in wanted}
 
 
 def _values(name: str, value: Any) -> npt.NDArray[Any]:  # noqa: ANN401 - whatever the caller has
