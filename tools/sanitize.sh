@@ -20,11 +20,7 @@ while [ $# -gt 0 ]; do
     *) break ;;
   esac
 done
-<<<<<<< ours
-[ $# -gt 0 ] || set -- tests/kernels tests/test_{batch,bpf,capture,lifecycle,offload,packets,parallel,records,testing}.py
-=======
-[ $# -gt 0 ] || set -- tests/kernels tests/test_{batch,bpf,columns,lifecycle,offload,packets,parallel,records,testing}.py
->>>>>>> theirs
+[ $# -gt 0 ] || set -- tests/kernels tests/test_{batch,bpf,capture,columns,lifecycle,offload,packets,parallel,records,testing}.py
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
