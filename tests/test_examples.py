@@ -11,6 +11,7 @@ import struct
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -520,3 +521,61 @@ def test_what_happens_to_an_interface_is_told(start):
 
 def test_telling_ends_by_ctrl_c(start):
     start("link_events.py", "tun7")
+
+
+def living_processes(session):
+    """Of a session: what `start_new_session` has started, and all that came of it."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            state, _, _, number = path.read_text().rpartition(") ")[2].split()[:4]
+            if int(number) == session and state not in "ZX":
+                found.append(path.parent.name)
+    return found
+
+
+def test_a_cluster_counts_what_its_hosts_have_sent(net):
+    need("distributed")
+    command = [sys.executable, "-W", "default", EXAMPLES / "cluster_flows.py", "--packets", "10000"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    process = subprocess.Popen(command, text=True, start_new_session=True, **pipes)
+    try:
+        output, errors = process.communicate(timeout=2 * PATIENCE)
+    finally:
+        process.kill()
+        process.communicate()
+    assert (process.returncode, errors) == (0, ""), output
+    *_, last = output.splitlines()
+    flows = int(re.fullmatch(r"sent 30300 packets in (\d+) flows; no flows differ", last)[1])
+    # An attempt to connect may have had the port of an earlier one.
+    assert 1 + 3 * (16 + 90) <= flows <= 1 + 3 * (16 + 100)
+    assert "17 192.0.2.1:5000 > 192.0.2.2:9: 1767 packets, 813876 bytes" in output  # of all three hosts
+    deadline = time.monotonic() + 5
+    while left := living_processes(process.pid):
+        assert time.monotonic() < deadline, left
+        time.sleep(0.05)
+
+
+COMPARISON = """
+import runpy, sys
+import tuntap
+from tuntap import testing
+from tuntap.flows import FIELDS, FlowTable
+batch, table = tuntap.PacketBatch(4, 100), FlowTable()
+batch.fill([testing.udp("10.0.0.1", "10.0.0.2", port, 9, b"x") for port in (1, 1, 2)])
+table.add(batch.columns(FIELDS))
+tell = runpy.run_path(sys.argv[1])["tell"]
+one, two = (17, "10.0.0.1:1", "10.0.0.2:9"), (17, "10.0.0.1:2", "10.0.0.2:9")
+assert not tell({one: (2, 58), two: (1, 29)}, table)
+for wrong in (
+    {}, {one: (2, 58)}, {one: (1, 58), two: (1, 29)}, {one: (2, 57), two: (1, 29)},
+    {one: (1, 29), two: (2, 58)},
+    {one: (2, 58), two: (1, 29), (6, *two[1:]): (1, 40)},
+):
+    assert tell(wrong, table), wrong
+"""
+
+
+def test_a_cluster_that_had_lost_or_mixed_up_packets_would_say_so():
+    need("distributed")
+    run(sys.executable, "-W", "default", "-c", COMPARISON, EXAMPLES / "cluster_flows.py")
