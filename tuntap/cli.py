@@ -228,6 +228,45 @@ def _is_tap(settings: dict[str, Any]) -> bool:
         return False
 
 
+# --- top, plot ---
+
+
+def _top(options: argparse.Namespace) -> int:
+    from tuntap._cli.top import Options, top
+    from tuntap._cli.watch import Attached, Captured, Watched, can_watch
+
+    shown = Options(
+        options.count, options.interval, options.window, options.sort, options.once, options.json
+    )  # fmt: skip
+    if options.read is not None:
+        with Captured(options.read) as capture:
+            return top(capture, shown)
+    settings = _settings(options)
+    if can_watch() and _is_driven(settings):
+        with Watched(settings["name"]) as watched:
+            return top(watched, shown)
+    kind: type[Tun | Tap] = Tap if options.tap or _is_tap(settings) else Tun
+    with Attached(kind(**settings)) as attached:
+        return top(attached, shown)
+
+
+def _plot(options: argparse.Namespace) -> int:
+    from tuntap._cli.plot import plot
+
+    return plot(options.file, options.output)
+
+
+def _is_driven(settings: dict[str, Any]) -> bool:
+    """Whether the interface is there, and a program at its other end."""
+    if settings["name"] is None or settings["netns"] is not None:
+        return False
+    try:
+        with _inspect(settings["name"]) as device:
+            return device.is_running
+    except TunTapError:
+        return False
+
+
 # --- the words of the command line ---
 
 
@@ -247,6 +286,8 @@ def _parser() -> argparse.ArgumentParser:
     deleting = _add_command(commands, "delete", _delete, "remove an interface")
     deleting.add_argument("name", metavar="NAME")
     _describe_dump(_add_command(commands, "dump", _dump, "print what the kernel sends to an interface"))
+    _describe_top(_add_command(commands, "top", _top, "show the flows of an interface by their rates"))
+    _describe_plot(_add_command(commands, "plot", _plot, "draw what a capture has"))
     _describe_replay(
         _add_command(commands, "replay", _replay, "send the packets of a capture into an interface")
     )
@@ -317,6 +358,40 @@ def _describe_replay(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--loop", type=_whole_number, default=1, metavar="N", help="so many times over; 0: until Ctrl-C"
     )
+
+
+def _describe_top(command: argparse.ArgumentParser) -> None:
+    command.description = (
+        "A table of flows, those with the highest rates first, that changes while packets flow.  An "
+        "interface that another program drives is watched, in both directions and without disturbing it, "
+        "which takes CAP_NET_RAW.  To any other this attaches as `tuntap dump` does, and shows what the "
+        "kernel sends to it.  Of a capture that is a file it shows one table, of all its time."
+    )
+    _describe_device(command, up=None)
+    command.add_argument("-r", "--read", metavar="FILE", help="a capture instead; - for a pipe")
+    command.add_argument("-c", "--count", type=_positive_integer, help="show so many flows at most")
+    command.add_argument("-s", "--sort", choices=["bits", "packets"], default="bits", help="(default bits)")
+    command.add_argument(
+        "--interval", type=_positive_number, default=1.0, metavar="S",
+        help="seconds between tables (default 1)",
+    )  # fmt: skip
+    command.add_argument(
+        "--window", type=_positive_number, default=5.0, metavar="S",
+        help="rates are the mean of so many seconds (default 5)",
+    )  # fmt: skip
+    command.add_argument("--once", action="store_true", help="print one table after one window, and end")
+    command.add_argument("--json", action="store_true", help="the same for programs")
+
+
+def _describe_plot(command: argparse.ArgumentParser) -> None:
+    command.description = (
+        "Draw the throughput over time, the sizes of packets and the times between them of a capture."
+    )
+    command.add_argument("file", metavar="FILE", help="a pcap or pcapng file; - for standard input")
+    command.add_argument(
+        "-o", "--output", metavar="FILE",
+        help="a png, svg or pdf by its suffix (default: NAME.png for NAME.pcap)",
+    )  # fmt: skip
 
 
 def _describe_device(command: argparse.ArgumentParser, *, up: bool | None) -> None:

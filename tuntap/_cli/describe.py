@@ -15,8 +15,9 @@ _VLAN_TYPES = (0x8100, 0x88A8, 0x9100)
 _ETHERNET_TYPES = {0x0806: "ARP", 0x8863: "PPPoE discovery", 0x8864: "PPPoE", 0x88CC: "LLDP", 0x8847: "MPLS"}
 
 _ICMP, _TCP, _UDP, _ICMPV6, _SCTP = 1, 6, 17, 58, 132
-_PROTOCOLS = {2: "IGMP", 4: "IPIP", 41: "IPv6-in-IP", 47: "GRE", 50: "ESP", 51: "AH", 59: "no-next-header",
-              88: "EIGRP", 89: "OSPF", 103: "PIM", 112: "VRRP", _SCTP: "SCTP", 136: "UDP-Lite"}  # fmt: skip
+_PROTOCOLS = {_ICMP: "ICMP", 2: "IGMP", 4: "IPIP", _TCP: "TCP", _UDP: "UDP", 41: "IPv6-in-IP", 47: "GRE",
+              50: "ESP", 51: "AH", _ICMPV6: "ICMPv6", 59: "no-next-header", 88: "EIGRP", 89: "OSPF",
+              103: "PIM", 112: "VRRP", _SCTP: "SCTP", 136: "UDP-Lite"}  # fmt: skip
 _WITH_PORTS = (_SCTP, 136)
 _IPV6_FRAGMENT, _IPV6_AUTHENTICATION = 44, 51
 _IPV6_EXTENSIONS = (0, 43, 60, 135, 139, 140, _IPV6_FRAGMENT, _IPV6_AUTHENTICATION)
@@ -62,6 +63,11 @@ def describe(packet: bytes, *, is_frame: bool = False) -> str:
     """
     text = _describe_frame(packet) if is_frame else _describe_ip(packet)
     return f"{text}, {len(packet)} bytes"
+
+
+def protocol_name(number: int) -> str:
+    """What people call a protocol above IP."""
+    return _PROTOCOLS.get(number, f"protocol {number}")
 
 
 def hex_lines(packet: bytes) -> Iterator[str]:
@@ -154,16 +160,14 @@ def _describe_ipv6(packet: bytes) -> str:
 
 
 def _describe_fragment(flow: _Flow, offset: int) -> str:
-    names = {_ICMP: "ICMP", _TCP: "TCP", _UDP: "UDP", _ICMPV6: "ICMPv6", **_PROTOCOLS}
-    name = names.get(flow.protocol, f"protocol {flow.protocol}")
-    return f"{name} {flow.source} > {flow.destination} fragment at {offset}"
+    return f"{protocol_name(flow.protocol)} {flow.source} > {flow.destination} fragment at {offset}"
 
 
 def _describe_payload(flow: _Flow) -> str:
     describe_protocol = _DESCRIBERS.get(flow.protocol)
     if describe_protocol is not None:
         return describe_protocol(flow)
-    name = _PROTOCOLS.get(flow.protocol, f"protocol {flow.protocol}")
+    name = protocol_name(flow.protocol)
     ends = _ends(flow) if flow.protocol in _WITH_PORTS else f"{flow.source} > {flow.destination}"
     return f"{name} {ends}"
 
