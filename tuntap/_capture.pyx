@@ -5,7 +5,7 @@ handler could raise between a call and the note of what it has moved.
 """
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytearray cimport PyByteArray_AS_STRING
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.exc cimport PyErr_CheckSignals
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
 from libc.stdlib cimport free, malloc
@@ -153,7 +153,7 @@ cdef class Output(Capture):
         self, SlotView *slots, int count, const int64_t *times, Py_ssize_t step, Column originals, bytes order,
     ) except -1:
         cdef Cursor target
-        cdef const int32_t *numbers = NULL if order is None else <const int32_t *> PyBytes_AS_STRING(order)
+        cdef const int32_t *numbers = NULL
         cdef int packets = count if order is None else <int> (len(order) // sizeof(int32_t))
         cdef int32_t length
         cdef uint32_t captured
@@ -161,6 +161,8 @@ cdef class Output(Capture):
         cdef size_t size
         cdef int i = 0
         cdef int number
+        if order is not None:
+            numbers = <const int32_t *> <const char *> order
         self.drain()
         cursor_set(&target, NULL, 0)
         while True:
