@@ -566,6 +566,8 @@ def test_a_signal_while_a_pipe_is_empty():
 
 
 def test_a_pipe_that_must_not_wait():
+    if not hasattr(os, "set_blocking"):
+        pytest.skip("pipes always wait here")
     reader, end = os.pipe()
     os.set_blocking(end, False)
     os.set_blocking(reader, False)
@@ -595,7 +597,7 @@ def test_the_reader_of_a_pipe_has_gone():
         writer = Writer(writing)
         os.close(reader)
         for _ in range(3):
-            with pytest.raises(BrokenPipeError):
+            with pytest.raises(OSError):
                 writer.write(batch_of(PACKETS))
         writer.close()
 
