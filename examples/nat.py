@@ -85,12 +85,15 @@ def main():
         )
         parser.add_argument(f"--{side}-netns", metavar="NETNS", help=f"where the TUN {side} is made")
     parser.add_argument("--public", required=True, metavar="ADDRESS", help="that all of inside has outside")
+    parser.add_argument("--superpackets", action="store_true",
+                        help="take up to 64 KiB of TCP or UDP in one packet, as the kernel does")  # fmt: skip
     args = parser.parse_args()
+    offload = "superpackets" if args.superpackets else False
     public = int(ipaddress.IPv4Address(args.public))
 
     with (
-        tuntap.Tun("inside", addresses=[args.inside], netns=args.inside_netns) as inside,
-        tuntap.Tun("outside", addresses=[args.outside], netns=args.outside_netns) as outside,
+        tuntap.Tun("inside", addresses=[args.inside], netns=args.inside_netns, offload=offload) as inside,
+        tuntap.Tun("outside", addresses=[args.outside], netns=args.outside_netns, offload=offload) as outside,
         ThreadPoolExecutor() as threads,
     ):
         print(f"inside is {args.public} outside", flush=True)
@@ -115,7 +118,7 @@ def pass_on(source, target, stop, translate):
         passed = translate(table)
         table["ttl"] -= 1
         written = ["ttl", "src4", "dst4", "src_port", "dst_port", "icmp_id"]
-        batch.update(table, written, where=passed)  # checksums follow
+        batch.update(table, written, where=passed)  # checksums follow, finished ones or not
         with contextlib.suppress(tuntap.LinkDownError):  # dropped then
             target.send_batch(batch, where=passed, event=stop)
 

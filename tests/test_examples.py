@@ -380,11 +380,12 @@ def checksum_errors(netns):
     return sum(errors) + found["Ip:", "InHdrErrors"] + found["6", "Ip6InHdrErrors"]
 
 
-def test_a_nat_stands_for_all_that_is_inside(other_netns, start):
+@pytest.mark.parametrize("options", [[], ["--superpackets"]])
+def test_a_nat_stands_for_all_that_is_inside(other_netns, start, options):
     errors = [checksum_errors(netns) for netns in (None, other_netns)]
     start(
         "nat.py", "--inside", "10.1.0.1/24", "--outside", "192.0.2.1/24", "--outside-netns", other_netns,
-        "--public", "192.0.2.254",
+        "--public", "192.0.2.254", *options,
     )  # fmt: skip
     run("ip", "address", "add", "10.1.0.2/24", "dev", "inside")
     run("ip", "route", "add", "192.0.2.0/24", "dev", "inside")
@@ -404,6 +405,8 @@ def test_a_nat_stands_for_all_that_is_inside(other_netns, start):
     unanswered("192.0.2.1", "-t", "1")
     unanswered("192.0.2.1", "-s", "3000")  # in fragments
     assert [checksum_errors(netns) for netns in (None, other_netns)] == errors
+    # 3 MiB have come back, by many packets or by few.
+    assert (received_packets("inside") < 1500) == bool(options)
     # Nobody inside has asked for what begins outside.
     result = subprocess.run(
         inside(other_netns, "ping", "-c", "2", "-i", "0.05", "-W", "0.2", "192.0.2.254"),
