@@ -802,6 +802,8 @@ def test_packets_of_a_pipe_come_as_they_are_written():
 
 
 def test_a_file_that_grows(tmp_path):
+    if sys.platform == "win32":
+        pytest.skip("Wine's C library remembers that a file has ended")
     path = tmp_path / "x"
     data = written(PACKETS, NOW)
     path.write_bytes(data[:130])
