@@ -23,9 +23,14 @@ $(VENV)/.made:
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	@touch $@
 
-$(VENV)/.test: $(VENV)/.made $(SOURCES)
-	@echo "== building tuntap and installing what its tests need"
-	$(BIN)/python -m pip install --quiet --editable . --group test --group pipelines
+$(VENV)/.package: $(VENV)/.made $(SOURCES)
+	@echo "== building tuntap"
+	$(BIN)/python -m pip install --quiet --editable .
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.package
+	@echo "== installing what its tests need"
+	$(BIN)/python -m pip install --quiet --group test --group pipelines
 	@touch $@
 
 $(VENV)/.bench: $(VENV)/.test
@@ -46,7 +51,7 @@ programs:
 	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; fi; \
 	fi
 
-demo: $(VENV)/.test
+demo: $(VENV)/.package
 	$(BIN)/python -m tuntap demo
 
 test: programs $(VENV)/.test $(VENV)/.cross
