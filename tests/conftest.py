@@ -25,7 +25,7 @@ from tuntap import _core, testing
 
 # How many examples a property gets that does not say so itself; `--hypothesis-profile=ci` asks for many.
 hypothesis.settings.register_profile("quick", max_examples=200, deadline=None)
-hypothesis.settings.register_profile("ci", max_examples=2_000, deadline=None)
+hypothesis.settings.register_profile("ci", max_examples=1_500, deadline=None)
 hypothesis.settings.load_profile("quick")
 
 
