@@ -405,6 +405,7 @@ def test_a_nat_stands_for_all_that_is_inside(other_netns, start, options):
     unanswered("192.0.2.1", "-t", "1")
     unanswered("192.0.2.1", "-s", "3000")  # in fragments
     assert [checksum_errors(netns) for netns in (None, other_netns)] == errors
+    # A kernel believes a checksum that it is to finish: tests/os/test_linux_rewrite.py looks at those.
     # 3 MiB have come back, by many packets or by few.
     assert (received_packets("inside") < 1500) == bool(options)
     # Nobody inside has asked for what begins outside.
