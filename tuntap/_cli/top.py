@@ -18,14 +18,14 @@ import numpy.typing as npt
 from tuntap import PacketBatch, UnsupportedError
 from tuntap._cli.describe import protocol_name
 from tuntap._cli.watch import Captured, Source
-from tuntap.columns import addresses
+from tuntap.columns import DTYPE, addresses
 from tuntap.flows import FIELDS, FlowTable, endpoints
 
 _BATCH = 64
 _SLOT = 65536 + 128  # any packet of any MTU
 _MAX_FLOWS = 50_000  # of one interval; should there be more, those go that had no packet for longest
 
-SORTS = ("bits", "packets")
+_DTYPE = np.dtype([(name, DTYPE[name]) for name in FIELDS])
 
 
 @dataclass
@@ -67,10 +67,7 @@ class Rates:
         self, batch: PacketBatch, lengths: npt.NDArray[Any], times: int | npt.NDArray[np.int64]
     ) -> None:  # fmt: skip
         """Count the packets of a batch."""
-        columns = batch.columns(FIELDS)
-        assert isinstance(columns, np.ndarray)
-        columns["length"] = lengths
-        self._parts[-1][1].add(columns, times)
+        self._parts[-1][1].add(_columns(batch, lengths), times)
         self.packets += len(lengths)
         self.bytes += int(lengths.sum())
 
@@ -83,6 +80,14 @@ class Rates:
         seconds = now - self._parts[0][0]
         self._parts.append((now, FlowTable(_MAX_FLOWS)))
         return total, seconds
+
+
+def _columns(batch: PacketBatch, lengths: npt.NDArray[Any]) -> npt.NDArray[np.void]:
+    """What a flow table asks of a batch, with the bytes that packets had before they were cut."""
+    columns = np.empty(batch.count, _DTYPE)
+    batch.columns(out=columns)
+    columns["length"] = lengths
+    return columns
 
 
 def top(source: Source, options: Options) -> int:
@@ -100,12 +105,10 @@ def _recorded(source: Captured, options: Options) -> View:
     """The flows of a whole capture, by its own times."""
     table, batch = FlowTable(), PacketBatch(_BATCH, _SLOT)
     while (received := source.receive(batch, 0.0)) is not None:
-        columns = batch.columns(FIELDS)
-        assert isinstance(columns, np.ndarray)
-        columns["length"], times = received
-        table.add(columns, times)
+        lengths, times = received
+        table.add(_columns(batch, lengths), times)
     rows = table.to_table()
-    seconds = int(rows["last"].max() - rows["first"].min()) / 1e9 if len(rows) else 0.0
+    seconds = (int(rows["last"].max()) - int(rows["first"].min())) / 1e9 if len(rows) else 0.0
     return View(source.title, seconds, _ordered(table, options), table.packets, table.bytes, 0)
 
 

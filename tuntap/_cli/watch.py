@@ -119,7 +119,8 @@ class Watched(Source):
             if error.errno != errno.ENETDOWN:
                 raise
             self._must_be_there()
-            return batch.lengths[:0], 0  # it is down, and may come up again
+            batch.count = 0  # it is down, and may come up again
+            return batch.lengths[:0], 0
         return batch.lengths[:count], time.time_ns()
 
     def _must_be_there(self) -> None:
