@@ -92,7 +92,8 @@ def contents(table):
     rows = table.to_table()
     found = {row_key(row): [int(row[name]) for name in ("packets", "bytes", "first", "last")] for row in rows}
     assert len(found) == len(rows) == len(table), "a flow is there twice"
-    assert rows["bytes"].tolist() == sorted(rows["bytes"].tolist(), reverse=True)
+    order = [(-size, first) for size, first in rows[["bytes", "first"]].tolist()]
+    assert order == sorted(order)
     return found
 
 
@@ -310,7 +311,7 @@ def test_a_bounded_table_does_not_grow():
         table.add(rows, i)
         table.add(rows[:0])
         assert sum(map(len, table._pending)) + len(table._rows) <= 1000 + flows._PENDING + 500
-        assert len(table._pending) <= flows._PENDING
+        assert all(map(len, table._pending))
     assert (len(table), table.packets, table.forgotten.flows) == (1000, 100_000, 99_000)
     assert sorted(table.to_table()["src4"]) == list(range(99_000, 100_000))
 
@@ -322,6 +323,12 @@ def test_counts_beyond_32_bits():
         table.merge(table)
     assert (table.packets, table.bytes) == (3 * 2**20, 3 * 2**20 * (2**32 - 1))
     assert len(table) == 1
+
+
+def test_a_pickle_has_each_flow_once():
+    table = FlowTable()
+    table.add(column_rows([(4, 6, 1, 2, 3, 4, 60, Mark.IP)] * 1000))
+    assert len(pickle.dumps(table)) < 1000
 
 
 def test_nothing():

@@ -157,6 +157,20 @@ def test_the_throughput_has_all_bits(packets):
     assert edges[-1] >= (times[-1] - times[0]) / 1e9
 
 
+def test_packets_are_taken_in_the_order_of_their_times(tmp_path):
+    path = capture(tmp_path / "a.pcapng", [10, 20, 30, 40], [START + 2, 0, START + 1, START + 3])
+    times, sizes = plot.read(path)
+    assert (times - START).tolist() == [1, 1, 2, 3]  # one without a time came with the first
+    assert sorted(sizes[:2]) == [20, 30]
+    assert sizes[2:].tolist() == [10, 40]
+
+
+def test_times_may_be_as_far_apart_as_can_be():
+    edges, rates = plot.throughput_of(np.array([-(2**63), 2**63 - 1]), np.array([1, 1]))
+    assert np.count_nonzero(rates) == 2
+    assert edges[-1] >= 2**64 / 1e9
+
+
 @given(st.floats(1e-12, 1e12))
 def test_steps_are_round(least):
     step = plot.round_step(least)

@@ -167,7 +167,9 @@ def test_a_watched_interface_goes_down_and_up_and_away(net):
             tun.name = "tun9"  # the same interface
             with pytest.raises(TimeoutError):
                 source.receive(batch, 0.0)
-            tun.close()
+            tun.down()
+            source.receive(batch, 1.0)
+            tun.close()  # of one that is down nothing more is told
             with pytest.raises(tuntap.DeviceGoneError, match="the interface was deleted"):
                 source.receive(batch, 0.0)
 
@@ -313,6 +315,23 @@ def started_with_input(fd, *arguments):
         process.communicate()
 
 
+def test_packets_that_came_together_do_not_wait_for_others(tmp_path):
+    data = capture(tmp_path / "a.pcapng", PACKETS * 25, 10**18).read_bytes()
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    writing = os.open(path, os.O_RDWR)
+    try:
+        with watch.Captured(str(path)) as source:
+            assert not source.is_recorded
+            assert os.write(writing, data) == len(data)
+            batch = tuntap.PacketBatch(64, 2000)
+            assert [len(source.receive(batch, 0.0)[0]) for _ in range(2)] == [64, 36]
+            with pytest.raises(TimeoutError):
+                source.receive(batch, 0.0)
+    finally:
+        os.close(writing)
+
+
 def test_a_pipe_that_says_nothing_is_waited_for_one_window_only():
     reading, writing = os.pipe()
     try:
@@ -389,15 +408,20 @@ def need_rich():
 
 @pytest.fixture
 def traffic(tun):
-    """A flow that goes on."""
+    """Two flows that go on."""
     stop = threading.Event()
 
     def send():
-        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sender:
+        with (
+            socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sender,
+            socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other,
+        ):
             sender.connect(("fd00::2", 4321))
+            other.connect(("10.0.0.2", 1234))
             with contextlib.suppress(OSError):  # the interface may go
                 while not stop.wait(0.02):
                     sender.send(bytes(100))
+                    other.send(b"")
 
     thread = threading.Thread(target=send)
     thread.start()
@@ -443,6 +467,16 @@ def test_a_terminal_of_any_size_will_do(traffic, width, height):
         terminal.read_until(rb"(?s)(\x1b\[H.*){4}")
         terminal.press(b"\x03")
         assert terminal.end() == 0
+
+
+def test_only_so_many_flows_are_shown(traffic):
+    need_rich()
+    with contextlib.closing(Terminal("tun0", "--interval", "0.1", "--count", "1")) as terminal:
+        terminal.read_until(rb"(?s)(2 flows in.*){3}")
+        terminal.press(b"\x03")
+        assert terminal.end() == 0
+        assert b"[fd00::2]:4321" in terminal.said
+        assert b"10.0.0.2:1234" not in re.sub(rb"(?s)^.*? 2 flows in", b"", terminal.said)
 
 
 def test_without_rich_it_is_said_what_to_install(tun, tmp_path):
@@ -506,7 +540,9 @@ def test_more_flows_than_there_is_room_for_are_counted_but_not_kept(clock, monke
         batch = batch_of(testing.udp("10.0.0.1", "10.0.0.2", port, 53, b""))
         rates.add(batch, batch.lengths, clock.time_ns())
         clock.now += 0.001
+    assert [len(table) for _, table in rates._parts] == [10]
     table, _ = rates.turn()
+    assert [len(table) for _, table in rates._parts] == [10, 0]
     assert sorted(table.to_table()["src_port"]) == list(range(91, 101))
     assert (rates.packets, table.packets) == (100, 100)
 

@@ -119,8 +119,7 @@ class Watched(Source):
             if error.errno != errno.ENETDOWN:
                 raise
             self._must_be_there()
-            batch.count = 0  # it is down, and may come up again
-            return batch.lengths[:0], 0
+            return batch.lengths[:0], 0  # it is down, and may come up again
         return batch.lengths[:count], time.time_ns()
 
     def _must_be_there(self) -> None:
