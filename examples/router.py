@@ -1,4 +1,4 @@
-"""A router between two TUNs, IPv4 and IPv6, on batches of numpy arrays.
+"""A router between two TUNs, IPv4 and IPv6, on columns of batches.
 
     sudo ip netns add blue
     sudo python examples/router.py --left 10.1.0.1/24 fd00:1::1/64 --right 10.2.0.1/24 fd00:2::1/64 \
@@ -16,13 +16,17 @@ subnet is dropped.
 import argparse
 import contextlib
 import ipaddress
-import struct
 from concurrent.futures import ThreadPoolExecutor, as_completed
 
 import numpy as np
 
 import tuntap
-from tuntap.offload import checksum
+
+FIELDS = [
+    "version", "ttl", "protocol", "fragment_offset", "icmp_type", "src4", "dst4", "src6", "dst6",
+]  # fmt: skip
+ICMP, ICMPV6 = 1, 58
+QUOTED = 548, 1232  # bytes of a packet that an error of IPv4 and one of IPv6 holds (RFC 1812, RFC 4443)
 
 
 class Side:
@@ -33,20 +37,23 @@ class Side:
         self.networks = [ipaddress.ip_interface(address).network for address in addresses]
 
     def router_address(self, version):
-        """Address of the router in a subnet of this side, packed; None if there is none."""
+        """Address of the router in a subnet of this side; None if there is none."""
         for network in self.networks:
             if network.version == version and network.num_addresses > 2:
-                return network[-2].packed
+                return network[-2]
         return None
 
-    def has(self, destinations, version):
-        """Of addresses, shape (n, 4 or 16), which are in a subnet of this side."""
-        found = np.zeros(len(destinations), bool)
+    def has(self, table):
+        """Of each packet, whether it is for a subnet of this side."""
+        found = np.zeros(len(table), bool)
         for network in self.networks:
-            if network.version == version:
-                mask = np.frombuffer(network.netmask.packed, np.uint8)
-                prefix = np.frombuffer(network.network_address.packed, np.uint8)
-                found |= (destinations & mask == prefix).all(axis=1)
+            mask, prefix = network.netmask, network.network_address
+            if network.version == 4:
+                is_here = table["dst4"] & int(mask) == int(prefix)
+            else:
+                mask, prefix = (np.frombuffer(part.packed, np.uint8) for part in (mask, prefix))
+                is_here = (table["dst6"] & mask == prefix).all(axis=1)
+            found |= is_here & (table["version"] == network.version)
         return found
 
 
@@ -77,76 +84,53 @@ def main():
 def route(source, target, stop):
     """Pass packets on in one direction."""
     batch = source.tun.batch(64)
+    errors = tuntap.PacketBatch(64, 1280)
     while True:
         source.tun.recv_batch(batch, event=stop)
-        passed = []
-        for version in (4, 6):
-            rows = find_routed(batch, target, version)
-            is_expired = batch.data[rows, 8 if version == 4 else 7] <= 1
-            for i in rows[is_expired]:
-                tell_time_exceeded(source, batch[i], stop)
-            count_down(batch.data, rows[~is_expired], version)
-            passed.extend(rows[~is_expired])
-        batch.fill([batch[i] for i in sorted(passed)])  # moves them to the front
-        with contextlib.suppress(tuntap.LinkDownError):  # dropped then
-            target.tun.send_batch(batch, event=stop)
+        table = batch.columns(FIELDS)
+        is_routed = target.has(table)
+        is_expired = table["ttl"] <= 1
+        if build_time_exceeded(errors, source, batch, table, is_routed & is_expired):
+            send(source.tun, errors, stop)
+        table["ttl"] -= 1
+        passed = is_routed & ~is_expired
+        batch.update(table, ["ttl"], where=passed)  # and the checksum of IPv4
+        send(target.tun, batch, stop, where=passed)
 
 
-def find_routed(batch, target, version):
-    """Indices of the packets of one version that are for a subnet of the target."""
-    data, lengths = batch.data[: batch.count], batch.lengths[: batch.count]
-    start, end = (16, 20) if version == 4 else (24, 40)
-    is_right = (data[:, 0] >> 4 == version) & (lengths >= (20 if version == 4 else 40))
-    return np.flatnonzero(is_right & target.has(data[:, start:end], version))
+def send(tun, batch, stop, where=None):
+    with contextlib.suppress(tuntap.LinkDownError):  # dropped then
+        tun.send_batch(batch, where=where, event=stop)
 
 
-def count_down(data, rows, version):
-    """Take one from the time to live; IPv4 sums it."""
-    if version == 6:
-        data[rows, 7] -= 1
-        return
-    data[rows, 8] -= 1
-    # The word that it begins has become less by 0x0100, so the checksum becomes more by that (RFC 1624).
-    total = (data[rows, 10].astype(int) << 8 | data[rows, 11]) + 0x0100
-    total += total >= 0xFFFF
-    data[rows, 10] = total >> 8 & 0xFF
-    data[rows, 11] = total & 0xFF
+def build_time_exceeded(errors, side, batch, table, is_expired):
+    """Make ICMP errors for where packets came from; how many."""
+    rows = np.flatnonzero(is_expired & may_be_answered(table))
+    routers = {version: side.router_address(version) for version in (4, 6)}
+    rows = rows[[routers[version] is not None for version in table["version"][rows]]]
+    if not rows.size:
+        return 0
+    told = table[rows]
+    is_ipv4 = told["version"] == 4
+    return errors.build(
+        {
+            "version": told["version"], "protocol": np.where(is_ipv4, ICMP, ICMPV6),
+            "icmp_type": np.where(is_ipv4, 11, 3),
+            "src4": routers[4] or 0, "dst4": told["src4"], "src6": routers[6] or "::", "dst6": told["src6"],
+            "payload_length": np.minimum(batch.lengths[rows], np.where(is_ipv4, *QUOTED)),
+        },
+        batch.data[rows, : max(QUOTED)],
+    )  # fmt: skip
 
 
-def tell_time_exceeded(side, packet, stop):
-    """Send an ICMP error to where a packet came from."""
-    version = packet[0] >> 4
-    router = side.router_address(version)
-    if router is None or not may_be_answered(packet, version):
-        return
-    if version == 4:
-        sender, quoted = packet[12:16].tobytes(), packet[:548].tobytes()
-        message = with_checksum(struct.pack("!BBHI", 11, 0, 0, 0) + quoted, 2)
-        header = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(message), 0, 0, 64, 1, 0) + router + sender
-        header = with_checksum(header, 10)
-    else:
-        sender, quoted = packet[8:24].tobytes(), packet[:1232].tobytes()
-        message = struct.pack("!BBHI", 3, 0, 0, 0) + quoted
-        pseudo_header = router + sender + struct.pack("!II", len(message), 58)
-        message = with_checksum(message, 2, pseudo_header)
-        header = struct.pack("!IHBB", 6 << 28, len(message), 58, 64) + router + sender
-    with contextlib.suppress(tuntap.LinkDownError):
-        side.tun.send(header + message, event=stop)
-
-
-def may_be_answered(packet, version):
-    """Not so for ICMP errors, and for fragments behind the first (RFC 1122, RFC 4443)."""
-    if version == 6:
-        return packet[6] != 58 or (len(packet) > 40 and packet[40] >= 128)
-    if packet[6] & 0x1F or packet[7]:
-        return False
-    header = (packet[0] & 15) * 4
-    return packet[9] != 1 or (len(packet) > header and packet[header] == 8)
-
-
-def with_checksum(message, at, pseudo_header=b""):
-    """The same with its checksum, two bytes that are zero so far, filled in."""
-    return message[:at] + checksum(pseudo_header + message).to_bytes(2, "big") + message[at + 2 :]
+def may_be_answered(table):
+    """Not so ICMP errors, and fragments behind the first (RFC 1122, RFC 4443)."""
+    is_error = np.where(
+        table["version"] == 4,
+        (table["protocol"] == ICMP) & (table["icmp_type"] != 8),
+        (table["protocol"] == ICMPV6) & (table["icmp_type"] < 128),
+    )
+    return (table["fragment_offset"] == 0) & ~is_error
 
 
 if __name__ == "__main__":
