@@ -31,7 +31,7 @@ cdef class Output(Capture):
     cdef Py_ssize_t end
 
     cdef int encode(
-        self, SlotView *slots, int count, const int64_t *times, Py_ssize_t step, Column originals, bytes order,
+        self, SlotView *slots, int count, const int64_t *times, Py_ssize_t step, Column originals,
     ) except -1
     cdef int put(self) except -1
     cdef int drain(self) except -1

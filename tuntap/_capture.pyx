@@ -7,7 +7,7 @@ from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyOb
 from cpython.bytearray cimport PyByteArray_AS_STRING
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.exc cimport PyErr_CheckSignals
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
+from libc.stdint cimport int32_t, int64_t, intptr_t, uint8_t, uint32_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memmove, memset
 
@@ -16,7 +16,7 @@ from tuntap._kernels.cursor cimport Cursor, cursor_set
 from tuntap._kernels.pcap cimport *
 from tuntap._kernels.virtio cimport VIRTIO_HEADER_SIZE
 from tuntap._os.lock cimport give, lock_init, take
-from tuntap._os.native cimport SlotView, slot_cut
+from tuntap._os.native cimport SlotView, slot_at, slot_cut, slot_length, slot_number
 
 import errno
 import io
@@ -106,6 +106,7 @@ cdef class Output(Capture):
 
     def write(self, Slots batch not None, times, originals, bytes order):
         """How many packets of a batch were written: those whose numbers `order` has, as int32, or all."""
+        cdef SlotView slots
         cdef int count = batch.used
         cdef Column time_of = Column(times, count)
         cdef Column original_of = None if originals is None else Column(originals, count)
@@ -113,10 +114,10 @@ cdef class Output(Capture):
             raise ValueError(
                 f"the layer of the batch is {batch.link_layer}, and that of the capture {self.layer}: frames go to a "
                 "Writer(..., layer=2), and a batch that was filled with frames says so by batch.layer = 2")
+        count = batch.arrange(count, order, &slots)
         self.enter()
         try:
-            return self.encode(
-                &batch.view, count, <int64_t *> time_of.buffer.buf, time_of.step, original_of, order)
+            return self.encode(&slots, count, <int64_t *> time_of.buffer.buf, time_of.step, original_of)
         finally:
             self.is_busy = False
 
@@ -133,9 +134,10 @@ cdef class Output(Capture):
             slot.stride = 0
             slot.slot_size = length
             slot.lengths = &length
+            slot.order = NULL
             self.enter()
             try:
-                self.encode(&slot, 1, &time_ns, 0, None, None)
+                self.encode(&slot, 1, &time_ns, 0, None)
             finally:
                 self.is_busy = False
         finally:
@@ -150,19 +152,15 @@ cdef class Output(Capture):
             self.is_busy = False
 
     cdef int encode(
-        self, SlotView *slots, int count, const int64_t *times, Py_ssize_t step, Column originals, bytes order,
+        self, SlotView *slots, int count, const int64_t *times, Py_ssize_t step, Column originals,
     ) except -1:
         cdef Cursor target
-        cdef const int32_t *numbers = NULL
-        cdef int packets = count if order is None else <int> (len(order) // sizeof(int32_t))
         cdef int32_t length
         cdef uint32_t captured
         cdef int64_t original
         cdef size_t size
         cdef int i = 0
-        cdef int number
-        if order is not None:
-            numbers = <const int32_t *> <const char *> order
+        cdef intptr_t number
         self.drain()
         cursor_set(&target, NULL, 0)
         while True:
@@ -170,11 +168,9 @@ cdef class Output(Capture):
             size = 0
             number = 0
             with nogil:
-                for i in range(packets):
-                    number = i if numbers == NULL else numbers[i]
-                    if number >= count:
-                        break
-                    length = (<volatile int32_t *> slots.lengths)[number]
+                for i in range(count):
+                    number = slot_number(slots, i)
+                    length = slot_length(slots, i)
                     if not 1 <= length <= slots.slot_size or not pcap_holds(self.format, times[number * step]):
                         break
                     captured = min(<uint32_t> length, self.snap_length)
@@ -183,14 +179,12 @@ cdef class Output(Capture):
                         original = max((<int64_t *> originals.buffer.buf)[number * originals.step], original)
                     if target.data != NULL:
                         pcap_write(
-                            &target, size, self.format, slots.data + number * slots.stride, captured,
+                            &target, size, self.format, slot_at(slots, i), captured,
                             <uint32_t> min(original, <int64_t> 0xffffffff), times[number * step])
                     size += pcap_record_size(self.format, captured)
                 else:
-                    i = packets
-            if number >= count and packets:
-                raise IndexError(f"packet {number} of a batch that holds {count}")
-            if i < packets:
+                    i = count
+            if i < count:
                 raise unwritable(number, slots.lengths[number], slots.slot_size, times[number * step])
             if target.data != NULL or size == 0:
                 break
@@ -201,7 +195,7 @@ cdef class Output(Capture):
             raise RuntimeError("another thread changed the lengths of the batch")
         self.end = size
         self.put()
-        return packets
+        return count
 
     cdef int put(self) except -1:
         """Pass on what was encoded."""
@@ -241,7 +235,7 @@ cdef class Output(Capture):
         return 0
 
 
-cdef object unwritable(int index, int32_t length, int32_t slot_size, int64_t time_ns):
+cdef object unwritable(intptr_t index, int32_t length, int32_t slot_size, int64_t time_ns):
     if not 1 <= length <= slot_size:
         return ValueError(f"packet {index} has a length of {length} bytes, a slot holds 1 to {slot_size}")
     return ValueError(f"packet {index} has the time {time_ns} ns; pcap has 0 to 2**32 seconds, pcapng 0 and more")

@@ -292,20 +292,6 @@ cdef inline void take_row(Row *row, Plan plan, Py_ssize_t index) noexcept nogil:
         move += 1
 
 
-cdef int choose(Slots batch, bytes chosen, SlotView *slots) except -1:
-    """How many packets are meant, all of them if `chosen` is None; the i-th is that of `slots`."""
-    cdef int count = batch.used   # once: another thread may be at the batch
-    cdef Py_ssize_t i
-    slots[0] = batch.view
-    if chosen is None:
-        return count
-    slots.order = <const int32_t *> <const char *> chosen
-    for i in range(len(chosen) // <Py_ssize_t> sizeof(int32_t)):
-        if not 0 <= slots.order[i] < count:
-            raise IndexError(f"packet {slots.order[i]} of a batch that holds {count}")
-    return <int> (len(chosen) // <Py_ssize_t> sizeof(int32_t))
-
-
 cdef inline size_t unfinished_checksum(const SlotView *slots, int i) noexcept nogil:
     """Where in a packet the checksum is that its virtio-net header leaves to a device; 0 if there is none."""
     cdef Cursor cursor
@@ -320,7 +306,7 @@ cdef inline size_t unfinished_checksum(const SlotView *slots, int i) noexcept no
 def fix_batch(Slots batch not None, bytes chosen):
     """Make the checksums of packets right, of all or of those with these numbers (int32); how many are now."""
     cdef SlotView slots
-    cdef int count = choose(batch, chosen, &slots)
+    cdef int count = batch.arrange(batch.used, chosen, &slots)
     cdef bint is_frame = batch.link_layer == LAYER_TAP
     cdef int done = 0
     cdef int i
@@ -334,7 +320,7 @@ def fix_batch(Slots batch not None, bytes chosen):
 def update_batch(Slots batch not None, ColumnMemory memory not None, uint32_t fields, bytes chosen):
     """Write `fields`, those of the columns, into packets chosen as for `fix_batch`; how many have taken them."""
     cdef SlotView slots
-    cdef int count = choose(batch, chosen, &slots)
+    cdef int count = batch.arrange(batch.used, chosen, &slots)
     cdef bint is_frame = batch.link_layer == LAYER_TAP
     cdef Row row
     cdef int done = 0

@@ -25,6 +25,8 @@ cdef class Slots:
     cdef int32_t used
     cdef int link_layer
 
+    cdef int arrange(self, int count, bytes order, SlotView *slots) except -1
+
 
 cdef class SuperPacketTypes:
     cdef AtomicUint32 bits

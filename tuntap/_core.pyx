@@ -284,6 +284,22 @@ cdef class Slots:
     def __len__(self):
         return self.used
 
+    cdef int arrange(self, int count, bytes order, SlotView *slots) except -1:
+        """A view of the first `count` packets or, as long as `order` is held, of those whose numbers it has (int32).
+
+        How many those are.
+        """
+        cdef int size = count
+        cdef int i
+        slots[0] = self.view
+        if order is not None:
+            slots.order = <const int32_t *> PyBytes_AS_STRING(order)
+            size = <int> (PyBytes_GET_SIZE(order) // <Py_ssize_t> sizeof(int32_t))
+            for i in range(size):
+                if not 0 <= slots.order[i] < count:
+                    raise IndexError(f"packet {slots.order[i]} of a batch that holds {count}")
+        return size
+
     def fill(self, packets):
         """Copy packets into the slots.
 
@@ -1377,15 +1393,10 @@ cdef class Port:
         cdef int32_t largest = min(
             batch.view.slot_size, <int32_t> (LARGEST_PACKET + self.handle.packet_information))
         cdef int32_t length
-        cdef Py_ssize_t used = batch.used
-        cdef Py_ssize_t most = batch.view.capacity
-        cdef bytes order = None
+        cdef bytes order = None if where is None else batch._select(where)
+        cdef int used = batch.arrange(batch.used, order, slots)
+        cdef int most = batch.view.capacity if order is None else used
         cdef int i
-        slots[0] = batch.view
-        if where is not None:
-            order = batch._select(where)
-            slots.order = <const int32_t *> PyBytes_AS_STRING(order)
-            used = most = PyBytes_GET_SIZE(order) // <Py_ssize_t> sizeof(int32_t)
         last[0] = <int> (used if stop is None else within(stop, "stop", 0, most))
         first[0] = <int> within(start, "start", 0, last[0])
         for i in range(first[0], last[0]):
