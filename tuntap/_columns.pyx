@@ -105,12 +105,9 @@ UPDATABLE = {
 BUILDABLE = {*UPDATABLE, "version", "protocol", "ip_flags", "icmp_type", "icmp_code", "payload_length"}
 
 cdef dict PLACES = {name: (offset, 16 if kind == "16u1" else int(kind[1])) for name, kind, offset in FIELDS}
-# Fields for which nothing behind the IP header is looked at.
-cdef set WITHOUT_TRANSPORT = {
-    "length", "eth_src", "eth_dst", "ethertype", "vlan", "vlan_priority", "vlan_inner", "network_offset", "version",
-    "dscp", "ecn", "ip_length", "ip_id", "ip_flags", "fragment_offset", "flow_label", "ttl", "protocol",
-    "src4", "dst4", "src6", "dst6",
-}
+# FIELDS are in the order of headers: from here on, what is behind that of IP is looked at.
+cdef list NAMES = [name for name, _, _ in FIELDS]
+cdef set BEHIND_IP = {"marks", *NAMES[NAMES.index("transport_offset"):]}
 
 
 cdef class Plan:
@@ -130,7 +127,7 @@ cdef class Plan:
             self.moves[self.count].stride = 0
             self.count += 1
             self.is_all = self.is_all and source == offset
-            if name not in WITHOUT_TRANSPORT:
+            if name in BEHIND_IP:
                 self.wanted |= WANT_TRANSPORT
             if name == "flow_hash":
                 self.wanted |= WANT_FLOW_HASH

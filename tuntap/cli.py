@@ -175,7 +175,7 @@ def _delete(options: argparse.Namespace) -> int:
 
 
 def _settings(options: argparse.Namespace) -> dict[str, Any]:
-    """Keyword arguments of a device that `add`, `dump` and `replay` share."""
+    """Keyword arguments of a device that commands share."""
     name, addresses = options.name, list(options.address)
     if name is None and addresses and not _is_address(addresses[-1]):
         name = addresses.pop()  # `--address A NAME`: the option has swallowed the name
@@ -192,15 +192,31 @@ def _is_address(text: str) -> bool:
     return True
 
 
+def _attach(options: argparse.Namespace) -> Tun | Tap:
+    """The device that `_describe_device` describes: there already, or new."""
+    settings = _settings(options)
+    is_tap = options.tap or _is_so(settings, lambda device: isinstance(device, Tap))
+    return (Tap if is_tap else Tun)(**settings)
+
+
+def _is_so(settings: dict[str, Any], question: Callable[[Tun | Tap], bool]) -> bool:
+    """Whether the interface is there, and the answer is yes."""
+    if settings["name"] is None or settings["netns"] is not None:
+        return False
+    try:
+        with _inspect(settings["name"]) as device:
+            return question(device)
+    except TunTapError:
+        return False
+
+
 # --- dump ---
 
 
 def _dump(options: argparse.Namespace) -> int:
     from tuntap._cli.dump import Options, dump
 
-    settings = _settings(options)
-    kind: type[Tun | Tap] = Tap if options.tap or _is_tap(settings) else Tun
-    with kind(**settings) as device:
+    with _attach(options) as device:
         dump(device, Options(options.write, options.count, options.timeout, options.hex, options.quiet))
     return 0
 
@@ -211,21 +227,8 @@ def _dump(options: argparse.Namespace) -> int:
 def _replay(options: argparse.Namespace) -> int:
     from tuntap._cli.replay import run
 
-    settings = _settings(options)
-    kind: type[Tun | Tap] = Tap if options.tap or _is_tap(settings) else Tun
-    with kind(**settings) as device:
+    with _attach(options) as device:
         return run(options.file, device, options.speed, options.loop or None)
-
-
-def _is_tap(settings: dict[str, Any]) -> bool:
-    """Whether the interface is there and is a TAP."""
-    if settings["name"] is None or settings["netns"] is not None:
-        return False
-    try:
-        with _inspect(settings["name"]) as device:
-            return isinstance(device, Tap)
-    except TunTapError:
-        return False
 
 
 # --- top, plot ---
@@ -242,11 +245,10 @@ def _top(options: argparse.Namespace) -> int:
         with Captured(options.read) as capture:
             return top(capture, shown)
     settings = _settings(options)
-    if can_watch() and _is_driven(settings):
+    if can_watch() and _is_so(settings, lambda device: device.is_running):
         with Watched(settings["name"]) as watched:
             return top(watched, shown)
-    kind: type[Tun | Tap] = Tap if options.tap or _is_tap(settings) else Tun
-    with Attached(kind(**settings)) as attached:
+    with Attached(_attach(options)) as attached:
         return top(attached, shown)
 
 
@@ -254,17 +256,6 @@ def _plot(options: argparse.Namespace) -> int:
     from tuntap._cli.plot import plot
 
     return plot(options.file, options.output)
-
-
-def _is_driven(settings: dict[str, Any]) -> bool:
-    """Whether the interface is there, and a program at its other end."""
-    if settings["name"] is None or settings["netns"] is not None:
-        return False
-    try:
-        with _inspect(settings["name"]) as device:
-            return device.is_running
-    except TunTapError:
-        return False
 
 
 # --- the words of the command line ---

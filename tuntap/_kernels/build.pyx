@@ -3,7 +3,7 @@ from libc.stdint cimport intptr_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from tuntap._kernels.checksum cimport copy_sum, fold, sum_bytes
-from tuntap._kernels.cursor cimport Cursor, cursor_set, span, store16, store32
+from tuntap._kernels.cursor cimport Cursor, cursor_set, span, store16, store32, store48
 from tuntap._kernels.ip cimport *
 
 
@@ -60,10 +60,8 @@ cdef inline size_t transport_size(const Row *row) noexcept nogil:
 
 
 cdef inline void write_link(uint8_t *at, bint has_tag, const Row *row) noexcept nogil:
-    store16(at, <uint16_t> (row.eth_dst >> 32))
-    store32(at + 2, <uint32_t> row.eth_dst)
-    store16(at + 6, <uint16_t> (row.eth_src >> 32))
-    store32(at + 8, <uint32_t> row.eth_src)
+    store48(at, row.eth_dst)
+    store48(at + 6, row.eth_src)
     at += 12
     if has_tag:
         store16(at, ETHERTYPE_VLAN)

@@ -2,7 +2,7 @@
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
-from tuntap._kernels.cursor cimport Cursor, cursor_set, load16, load32, load64, span
+from tuntap._kernels.cursor cimport Cursor, cursor_set, load16, load32, load48, load64, span
 from tuntap._kernels.ip cimport *
 
 cdef enum:
@@ -48,8 +48,8 @@ cdef inline bint read_link(Cursor *packet, size_t *at, Row *row) noexcept nogil:
     if header == NULL:
         row.marks |= MARK_TRUNCATED
         return False
-    row.eth_dst = <uint64_t> load16(header) << 32 | load32(header + 2)
-    row.eth_src = <uint64_t> load16(header + 6) << 32 | load32(header + 8)
+    row.eth_dst = load48(header)
+    row.eth_src = load48(header + 6)
     row.ethertype = load16(header + 12)
     while row.ethertype in (ETHERTYPE_VLAN, ETHERTYPE_SERVICE_VLAN) and kind < 12 + 2 * VLAN_TAG_SIZE:
         header = span(packet, kind + 2, VLAN_TAG_SIZE)

@@ -34,6 +34,10 @@ cdef inline uint32_t load32(const uint8_t *at) noexcept nogil:
     return <uint32_t> at[0] << 24 | <uint32_t> at[1] << 16 | <uint32_t> at[2] << 8 | at[3]
 
 
+cdef inline uint64_t load48(const uint8_t *at) noexcept nogil:
+    return <uint64_t> load16(at) << 32 | load32(at + 2)
+
+
 cdef inline uint64_t load64(const uint8_t *at) noexcept nogil:
     return <uint64_t> load32(at) << 32 | load32(at + 4)
 
@@ -46,6 +50,11 @@ cdef inline void store16(uint8_t *at, uint16_t value) noexcept nogil:
 cdef inline void store32(uint8_t *at, uint32_t value) noexcept nogil:
     store16(at, <uint16_t> (value >> 16))
     store16(at + 2, <uint16_t> value)
+
+
+cdef inline void store48(uint8_t *at, uint64_t value) noexcept nogil:
+    store16(at, <uint16_t> (value >> 32))
+    store32(at + 2, <uint32_t> value)
 
 
 cdef inline uint8_t get8(Cursor *cursor, size_t offset) noexcept nogil:

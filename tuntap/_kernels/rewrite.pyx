@@ -3,7 +3,7 @@ from libc.string cimport memset
 
 from tuntap._kernels.checksum cimport fold, sum_bytes
 from tuntap._kernels.columns cimport *
-from tuntap._kernels.cursor cimport load16, load32, store16, store32
+from tuntap._kernels.cursor cimport load16, load32, store16, store48
 from tuntap._kernels.ip cimport *
 
 # The IPv4 header and what is behind it; `at` is NULL where there is no checksum, or none that is known.
@@ -224,11 +224,9 @@ cdef inline void update_link(uint8_t *data, size_t size, uint32_t set, const Row
     if size < ETHERNET_HEADER_SIZE:
         return
     if set & SET_ETH_DST:
-        store16(data, <uint16_t> (row.eth_dst >> 32))
-        store32(data + 2, <uint32_t> row.eth_dst)
+        store48(data, row.eth_dst)
     if set & SET_ETH_SRC:
-        store16(data + 6, <uint16_t> (row.eth_src >> 32))
-        store32(data + 8, <uint32_t> row.eth_src)
+        store48(data + 6, row.eth_src)
     if was.marks & MARK_VLAN:
         tag = load16(data + 14)
         if set & SET_VLAN:
