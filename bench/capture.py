@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import importlib.util
 import itertools
 import pathlib
@@ -13,6 +12,7 @@ from collections.abc import Callable, Iterator
 from time import perf_counter_ns as clock
 
 import numpy as np
+from contest import memcpy, repeated, sampled
 from findings import Outcome, Pair
 from peers import Peer
 
@@ -47,41 +47,16 @@ def main(rounds: int, peers: dict[str, Peer]) -> list[Outcome]:
     for form in ("pcapng", "pcap"):
         for task, contestants in (("write", writers), ("read", readers)):
             with contestants(packets, form) as calls:
-                samples = measure(calls, sum(map(len, packets)), rounds, chance)
+                times = {name: TIMES_SLOW if name in ("scapy", "dpkt") else TIMES for name in calls}
+                size = sum(map(len, packets))
+                samples = {
+                    name: [size / took for took in taken]
+                    for name, taken in sampled(calls, times, rounds).items()
+                }
             outcomes.append(
                 Outcome.of(f"{task} {form}", "GB/s of packets", samples, PAIRS, more_is_better=True)
             )
     return outcomes
-
-
-def measure(calls: dict[str, Run], size: int, rounds: int, chance: random.Random) -> dict[str, list[float]]:
-    samples: dict[str, list[float]] = {name: [] for name in calls}
-    for number in range(-3, rounds):
-        for name in chance.sample(list(calls), len(calls)):
-            times = TIMES_SLOW if name in ("scapy", "dpkt") else TIMES
-            speed = size * times / calls[name](times)
-            if number >= 0:
-                samples[name].append(speed)
-    return samples
-
-
-def timed(call: Callable[[], object]) -> Run:
-    def run(times: int) -> int:
-        start = clock()
-        for _ in range(times):
-            call()
-        return clock() - start
-
-    return run
-
-
-def memcpy(size: int) -> tuple[ctypes.Array[ctypes.c_char], Callable[[], object]]:
-    """A copy of so many bytes, by the C library, and where they go."""
-    source, target = ctypes.create_string_buffer(b"x" * size, size), ctypes.create_string_buffer(size)
-    copy = ctypes.CDLL(None).memcpy
-    copy.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t]
-    copy.restype = None
-    return target, lambda: copy(target, source, size)
 
 
 @contextlib.contextmanager
@@ -100,7 +75,7 @@ def writers(packets: list[bytes], form: str) -> Iterator[dict[str, Run]]:
 
             def run(times: int) -> int:
                 file.seek(0)
-                return timed(call)(times)
+                return repeated(call)(times)
 
             return run
 
@@ -118,13 +93,13 @@ def writers(packets: list[bytes], form: str) -> Iterator[dict[str, Run]]:
                             write(packet, time)
 
                     write_all()  # scapy makes its objects
-                    return timed(write_all)(times)
+                    return repeated(write_all)(times)
 
             return run
 
         calls = {
             "tuntap": over(ours, lambda: writer.write(batch, times)),
-            "memcpy": timed(copy),
+            "memcpy": repeated(copy),
             "memcpy and file": over(plain, lambda: (copy(), plain.write(target))),
         }
         if importlib.util.find_spec("scapy"):
@@ -201,7 +176,7 @@ def readers(packets: list[bytes], form: str) -> Iterator[dict[str, Run]]:
                     copy()
                 return clock() - start
 
-        calls = {"tuntap": ours, "memcpy": timed(copy), "memcpy and file": plain}
+        calls = {"tuntap": ours, "memcpy": repeated(copy), "memcpy and file": plain}
         if importlib.util.find_spec("scapy"):
             from scapy.utils import RawPcapNgReader, RawPcapReader
 

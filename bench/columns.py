@@ -7,11 +7,10 @@ import random
 import socket
 from collections.abc import Callable
 from itertools import repeat
-from time import perf_counter_ns as clock
 
 import devices
 import numpy as np
-from contest import Contestant, run, timed
+from contest import Contestant, repeated, run, sampled, timed
 from findings import Outcome, Pair
 from peers import Peer
 
@@ -76,8 +75,7 @@ def reading(rounds: int) -> Outcome:
         found = calls[name]()
         if [row[3:5] for row in found] != ports or [row[6] for row in found] != flags:
             raise RuntimeError(f"{name} reads something else")
-    times = {"dpkt": 1, "scapy": 1}
-    return sampled("headers of 256 mixed packets", calls, times, READ_PAIRS, rounds, LIMITS)
+    return outcome("headers of 256 mixed packets", calls, READ_PAIRS, rounds, LIMITS)
 
 
 def by_dpkt(packet: bytes) -> tuple:
@@ -113,7 +111,7 @@ def fixing(what: str, packets: list[bytes], rounds: int) -> Outcome:
         raise RuntimeError("the checksums are not right")
     baseline = devices.Baseline(batch)
     calls = {"tuntap fix_checksums()": batch.fix_checksums, "C sum once": lambda: baseline.sum(PACKETS)}
-    return sampled(f"checksums of 256 {what}", calls, {}, FIX_PAIRS, rounds, more_is_better=True)
+    return outcome(f"checksums of 256 {what}", calls, FIX_PAIRS, rounds, more_is_better=True)
 
 
 def building(rounds: int) -> Outcome:
@@ -125,32 +123,26 @@ def building(rounds: int) -> Outcome:
         f"tuntap build(), {size} bytes": lambda payload=bytes(size - 28): batch.build(columns, payload)
         for size in devices.SIZES
     }
-    return sampled("building 256 UDP packets", calls, {}, [], rounds, {"tuntap build(), 64 bytes": 200.0})
+    return outcome("building 256 UDP packets", calls, [], rounds, {"tuntap build(), 64 bytes": 200.0})
 
 
-def sampled(
+def outcome(
     title: str,
     calls: dict[str, Callable[[], object]],
-    times: dict[str, int],
     pairs: list[Pair],
     rounds: int,
     limits: dict[str, float] | None = None,
     more_is_better: bool = False,
 ) -> Outcome:
-    """All calls in each round, in random order: nanoseconds per packet, or packets per microsecond."""
-    chance = random.Random(1)
-    samples: dict[str, list[float]] = {name: [] for name in calls}
-    for number in range(-3, rounds):
-        for name in chance.sample(list(calls), len(calls)):
-            repetitions = times.get(name, 100)
-            start = clock()
-            for _ in repeat(None, repetitions):
-                calls[name]()
-            took = (clock() - start) / repetitions / PACKETS
-            if number >= 0:
-                samples[name].append(1000 / took if more_is_better else took)
+    """Nanoseconds per packet, or packets per microsecond."""
+    times = {name: 1 if name in ("dpkt", "scapy") else 100 for name in calls}
+    samples = sampled({name: repeated(call) for name, call in calls.items()}, times, rounds)
+    values = {
+        name: [1000 * PACKETS / took if more_is_better else took / PACKETS for took in taken]
+        for name, taken in samples.items()
+    }
     unit = "packets/us" if more_is_better else "ns per packet"
-    return Outcome.of(title, unit, samples, pairs, limits=limits or {}, more_is_better=more_is_better)
+    return Outcome.of(title, unit, values, pairs, limits=limits or {}, more_is_better=more_is_better)
 
 
 def relay(rounds: int) -> Outcome:

@@ -11,6 +11,7 @@ what the method cannot tell apart.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import dataclasses
 import gc
 import os
@@ -83,6 +84,42 @@ def timed(loop: Callable[[int], object]) -> Callable[[int, int], int]:
         return clock() - start
 
     return measure
+
+
+def repeated(call: Callable[[], object]) -> Callable[[int], int]:
+    """The nanoseconds that so many calls take."""
+
+    def run(times: int) -> int:
+        start = clock()
+        for _ in repeat(None, times):
+            call()
+        return clock() - start
+
+    return run
+
+
+def sampled(
+    calls: dict[str, Callable[[int], int]], times: dict[str, int] | int, rounds: int
+) -> dict[str, list[float]]:
+    """Nanoseconds of one call of each, in so many rounds; all of them in each, in random order."""
+    chance = random.Random(1)
+    samples: dict[str, list[float]] = {name: [] for name in calls}
+    for number in range(-5, rounds):
+        for name in chance.sample(list(calls), len(calls)):
+            repetitions = times if isinstance(times, int) else times[name]
+            took = calls[name](repetitions) / repetitions
+            if number >= 0:
+                samples[name].append(took)
+    return samples
+
+
+def memcpy(size: int) -> tuple[ctypes.Array[ctypes.c_char], Callable[[], object]]:
+    """Where so many bytes are copied to, and the copy, by the C library; the call by ctypes is part of it."""
+    source, target = ctypes.create_string_buffer(b"x" * size, size), ctypes.create_string_buffer(size)
+    copy = ctypes.CDLL(None).memcpy
+    copy.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t]
+    copy.restype = None
+    return target, lambda: copy(target, source, size)
 
 
 def one_by_one(call: Callable, *arguments: object) -> Callable[[int, int], int]:

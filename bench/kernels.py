@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import pathlib
 import random
 import struct
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
-from time import perf_counter_ns as clock
 
+from contest import memcpy, repeated, sampled
 from findings import Outcome, Pair
 from peers import Peer
 
@@ -32,22 +31,19 @@ PAIRS = {
 def main(rounds: int, peers: dict[str, Peer]) -> list[Outcome]:
     header, packet = super_packet()
     ours = our_kernels(header, packet)
-    chance = random.Random(1)
     with contextlib.ExitStack() as stack:
         theirs = None
         if "tun-rs" in peers:
             theirs = stack.enter_context(tun_rs_kernels(peers["tun-rs"], header, packet))
         outcomes = []
         for task, kernel in ours.items():
-            calls = {"tuntap": kernel, "memcpy": memcpy_of(packet)}
+            calls = {"tuntap": kernel, "memcpy": repeated(memcpy(len(packet))[1])}
             if theirs:
                 calls["tun-rs"] = theirs(task)
-            samples: dict[str, list[float]] = {name: [] for name in calls}
-            for number in range(-5, rounds):
-                for name in chance.sample(list(calls), len(calls)):
-                    speed = len(packet) * TIMES / calls[name](TIMES)
-                    if number >= 0:
-                        samples[name].append(speed)
+            samples = {
+                name: [len(packet) / took for took in taken]
+                for name, taken in sampled(calls, TIMES, rounds).items()
+            }
             outcomes.append(
                 Outcome.of(
                     f"{task} of {len(packet)} bytes", "GB/s", samples, PAIRS[task], more_is_better=True
@@ -84,25 +80,6 @@ def our_kernels(header: bytes, packet: bytes) -> dict[str, Callable[[int], int]]
         "coalesce": repeated(lambda: offload.coalesce_into(segments, whole)),
         "checksum": repeated(lambda: offload.checksum(packet)),
     }
-
-
-def memcpy_of(packet: bytes) -> Callable[[int], int]:
-    """The C library's, called by ctypes; what the call itself costs is part of it, as it is of ours."""
-    target = ctypes.create_string_buffer(len(packet))
-    memcpy = ctypes.CDLL(None).memcpy
-    memcpy.argtypes = [ctypes.c_char_p, ctypes.c_char_p, ctypes.c_size_t]
-    memcpy.restype = None
-    return repeated(lambda: memcpy(target, packet, len(packet)))
-
-
-def repeated(call: Callable[[], object]) -> Callable[[int], int]:
-    def run(times: int) -> int:
-        start = clock()
-        for _ in range(times):
-            call()
-        return clock() - start
-
-    return run
 
 
 @contextlib.contextmanager
