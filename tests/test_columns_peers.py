@@ -5,10 +5,8 @@ shows a header that is not claimed, another mark has to say why.
 """
 
 import contextlib
-import faulthandler
 import ipaddress
 import random
-import shutil
 import socket
 import struct
 import subprocess
@@ -19,6 +17,7 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+from programs import program, watchdog
 from threads import PATIENCE, CallThread
 
 from tuntap import ClosedError, InterruptError, PacketBatch, PacketError, Tap, Tun
@@ -36,17 +35,8 @@ UPPER = {1: "icmp", 6: "tcp", 17: "udp", 33: "dccp", 58: "icmpv6", 132: "sctp", 
 
 @pytest.fixture(autouse=True)
 def _watchdog():
-    """A program that hangs ends the run instead of blocking it."""
-    faulthandler.dump_traceback_later(240, exit=True)
-    yield
-    faulthandler.cancel_dump_traceback_later()
-
-
-def program(name):
-    path = shutil.which(name)
-    if path is None:
-        pytest.skip(f"the program {name} is not installed")
-    return path
+    with watchdog(240):
+        yield
 
 
 # --- packets ---

@@ -1,11 +1,9 @@
 """Other people's programs against devices that this package opened."""
 
 import contextlib
-import faulthandler
 import hashlib
 import json
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -14,6 +12,7 @@ import threading
 import time
 
 import pytest
+from programs import program, watchdog
 
 import tuntap
 from tuntap import ClosedError, InterruptError, Tap, Tun
@@ -26,17 +25,8 @@ PATIENCE = 20
 
 @pytest.fixture(autouse=True)
 def _watchdog():
-    """A program that hangs ends the run instead of blocking it."""
-    faulthandler.dump_traceback_later(90, exit=True)
-    yield
-    faulthandler.cancel_dump_traceback_later()
-
-
-def program(name):
-    path = shutil.which(name)
-    if path is None:
-        pytest.skip(f"the program {name} is not installed")
-    return path
+    with watchdog(90):
+        yield
 
 
 @contextlib.contextmanager
