@@ -380,6 +380,7 @@ cdef bint is_utun(int fd) noexcept nogil:
     cdef sockaddr_ctl address
     cdef unsigned int size = sizeof(address)
     cdef uint32_t number
+    memset(&address, 0, sizeof(address))      # a peer without a name may leave it as it is
     return (
         getpeername(fd, <sockaddr *> &address, &size) == 0 and address.sc_family == AF_SYSTEM
         and utun_control(fd, &number) == 0 and address.sc_id == number
